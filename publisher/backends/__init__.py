@@ -1,0 +1,1 @@
+"""Where a release goes: the Backend protocol and what implements it."""

@@ -1,0 +1,1 @@
+"""The CVMFS repository format, reader and writer; knows nothing of images, kernels or releases."""

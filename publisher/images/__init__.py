@@ -1,0 +1,1 @@
+"""From a recipe to a built image: inputs digest, cache, Apptainer, inventory."""

@@ -1,0 +1,1 @@
+"""From a kernel definition and an image to a rendered kernelspec; the launcher; the probe."""

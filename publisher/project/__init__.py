@@ -1,0 +1,1 @@
+"""What the release manager writes, parsed into frozen values."""

@@ -1,0 +1,1 @@
+"""What a site includes, made from the release index."""

@@ -1,0 +1,1 @@
+"""Virtual trees to be published: normalising policy and catalog split."""

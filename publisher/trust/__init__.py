@@ -1,0 +1,1 @@
+"""Verification of what was published."""

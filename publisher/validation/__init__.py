@@ -1,0 +1,1 @@
+"""Checks over values; each returns findings, none changes anything."""
