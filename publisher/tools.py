@@ -1,4 +1,4 @@
-"""Other people's programs. The only user of subprocess: no shell, no inherited stdin, nothing left running."""
+"""Other people's programs; the only user of subprocess: no shell, stdin closed, nothing left running."""
 
 from __future__ import annotations
 
@@ -110,9 +110,7 @@ def run(  # noqa: PLR0913 - one call with everything a child process can be give
                 ) from None
             for reader in readers:
                 reader.join(timeout=5)
-    done = Completed(
-        argv=words, returncode=process.returncode, stdout="\n".join(out), tail="\n".join(tail)
-    )
+    done = Completed(argv=words, returncode=process.returncode, stdout="\n".join(out), tail="\n".join(tail))
     if check and not done.ok:
         raise ToolError(f"{Path(words[0]).name} failed with exit code {done.returncode}", detail=done.tail)
     return done

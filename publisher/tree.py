@@ -42,7 +42,8 @@ FORMAT_OF_KIND = {kind: bits for bits, kind in _KIND_OF_FORMAT.items()}
 class Entry:
     """One file, directory, link or special file.
 
-    Names are text as :func:`os.fsdecode` gives it, so that any bytes survive (:func:`os.fsencode` gives them back).
+    Names are text as :func:`os.fsdecode` gives it, so that any bytes survive
+    (:func:`os.fsencode` gives them back).
     """
 
     path: str
@@ -81,7 +82,7 @@ class Entry:
 
 
 Tree = Iterable[Entry]
-"""Entries in pre-order: the root first, each directory before what it holds, siblings by the bytes of their names.
+"""Entries in pre-order: the root first, each directory before what it holds, siblings by name bytes.
 
 Can be iterated more than once."""
 

@@ -1,0 +1,86 @@
+"""What ``afpub.toml`` says: where to publish, and how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from publisher.names import Fqrn, RepoPath
+from publisher.project.toml import read_toml
+
+SETTINGS_FILE = "afpub.toml"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CatalogBounds:
+    """How large a nested catalog may be, in entries (the publishing guide of CVMFS: 1,000 to 200,000)."""
+
+    min_entries: int = 1_000
+    max_entries: int = 200_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """The settings of a publishing project."""
+
+    root: Path
+    """The folder of the project."""
+    fqrn: Fqrn
+    prefix: RepoPath
+    """Folder of the repository below which everything is published."""
+    repository: Path
+    """The embedded repository: the folder with ``.cvmfspublished``."""
+    keys: Path
+    """Folder of the keys of the repository."""
+    work: Path
+    """Built images, staged releases, logs; safe to delete."""
+    backend: str = "embedded"
+    argv: str = "resource_dir"
+    """``resource_dir``: kernels work wherever the tree is; ``absolute``: below /cvmfs, for old servers."""
+    apt_mirror: str = ""
+    """Debian mirror for recipes that ask for one; empty: the one that apt uses here."""
+    unreadable: str = "repair"
+    """Files that others cannot read are made readable (``repair``) or stop the release (``refuse``)."""
+    catalogs: CatalogBounds = CatalogBounds()
+
+
+def find_project(start: Path) -> Path | None:
+    """The nearest folder at or above ``start`` that holds ``afpub.toml``."""
+    for folder in (start, *start.parents):
+        if (folder / SETTINGS_FILE).is_file():
+            return folder
+    return None
+
+
+def load_settings(root: Path) -> Settings:
+    """The settings of the project in a folder.
+
+    Raises:
+        ProjectError: ``afpub.toml`` is missing or wrong.
+    """
+    table = read_toml(root / SETTINGS_FILE)
+    kernels, build = table.table("kernels"), table.table("build")
+    policy, catalogs = table.table("policy"), table.table("catalogs")
+    fqrn = table.named("fqrn", Fqrn)
+    bounds = CatalogBounds(
+        min_entries=catalogs.integer("min_entries", CatalogBounds().min_entries),
+        max_entries=catalogs.integer("max_entries", CatalogBounds().max_entries),
+    )
+    if not 0 < bounds.min_entries < bounds.max_entries:
+        raise catalogs.problem("'min_entries' must be above 0 and below 'max_entries'")
+    settings = Settings(
+        root=root,
+        fqrn=fqrn,
+        prefix=table.named("prefix", RepoPath, ""),
+        repository=root / table.text("repository", f"repositories/{fqrn}"),
+        keys=root / table.text("keys", "keys"),
+        work=root / table.text("work", "build/work"),
+        backend=table.choice("backend", ("embedded",), "embedded"),
+        argv=kernels.choice("argv", ("resource_dir", "absolute"), "resource_dir"),
+        apt_mirror=build.text("apt_mirror", ""),
+        unreadable=policy.choice("unreadable", ("repair", "refuse"), "repair"),
+        catalogs=bounds,
+    )
+    for part in (table, kernels, build, policy, catalogs):
+        part.done()
+    return settings
