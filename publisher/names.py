@@ -23,6 +23,7 @@ class _Name(str):
     what = "name"
 
     def __new__(cls, text: str) -> Self:
+        """Checks the text and keeps it."""
         if not _NAME.fullmatch(text) or text.endswith("."):
             raise NameInvalidError(
                 f"{text!r} is no {cls.what}",
@@ -73,6 +74,7 @@ class ReleaseVersion(_Name):
     what = "release version"
 
     def __new__(cls, text: str) -> Self:
+        """Checks the text and keeps it."""
         try:
             parsed = Version(text)
         except InvalidVersion:
@@ -97,10 +99,11 @@ class TagName(str):
     __slots__ = ()
 
     def __new__(cls, text: str) -> Self:
+        """Checks the text and keeps it."""
         if not _TAG.fullmatch(text) or text in {"trunk", "trunk-previous"}:
             raise NameInvalidError(
                 f"{text!r} is no tag name",
-                hint="use letters, digits, '.', '_' and '-'; 'trunk' and 'trunk-previous' are the repository's own",
+                hint="use letters, digits, '.', '_' and '-', but not 'trunk' or 'trunk-previous'",
             )
         return super().__new__(cls, text)
 
@@ -111,12 +114,13 @@ class Fqrn(str):
     __slots__ = ()
 
     def __new__(cls, text: str) -> Self:
+        """Checks the text and keeps it."""
         labels = text.split(".")
         valid = len(labels) >= 2 and all(_LABEL.fullmatch(label) for label in labels)
         if not valid or len(text) > _MAX_FQRN_LENGTH:
             raise NameInvalidError(
                 f"{text!r} is no repository name",
-                hint=f"use a domain-like name of at most {_MAX_FQRN_LENGTH} characters, such as kernels.example.org",
+                hint=f"use a name such as kernels.example.org, of at most {_MAX_FQRN_LENGTH} characters",
             )
         return super().__new__(cls, text)
 
@@ -127,6 +131,7 @@ class RepoPath(str):
     __slots__ = ()
 
     def __new__(cls, text: str) -> Self:
+        """Checks the text and keeps it."""
         if text in {"", "/"}:
             return super().__new__(cls, "")
         parts = text.split("/")
