@@ -1,0 +1,43 @@
+"""Fixtures for every test: a clean environment, and tools that are asked for by name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from publisher import tools
+
+
+@pytest.fixture(autouse=True)
+def _settled_environment(monkeypatch):
+    """No test depends on the locale, the umask or the Jupyter and Apptainer settings of whoever runs it."""
+    for name in tuple(os.environ):
+        if name.startswith(("JUPYTER_", "APPTAINER", "SINGULARITY")) and name != "APPTAINER_TMPDIR":
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+@pytest.fixture
+def require_tool() -> Callable[[str], Path]:
+    """The path of a program; the test is skipped, with the reason, where it is not installed."""
+
+    def require(name: str) -> Path:
+        found = tools.which(name)
+        if found is None:
+            pytest.skip(f"the program {name} is not installed")
+        return found
+
+    return require
+
+
+@pytest.fixture
+def require_root() -> None:
+    """Skips the test, with the reason, for an ordinary user."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
