@@ -1,0 +1,81 @@
+"""What every command shares: ``--json``, ``-q``, ``-v``, ``--project``, and one session object."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from publisher.cli.console import Screen
+from publisher.errors import CheckFailedError
+from publisher.project.load import Project, load_project
+from publisher.report import Report
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Session:
+    """One run of one command."""
+
+    screen: Screen
+    folder: Path
+    """Where the project is looked for."""
+
+    def project(self) -> Project:
+        """The project that the command works on."""
+        return load_project(self.folder)
+
+    def conclude(self, report: Report, message: str) -> None:
+        """Ends the command with exit code 1 when a report says no.
+
+        Raises:
+            CheckFailedError: the report holds an error.
+        """
+        if not report.ok:
+            count = len(report.errors)
+            raise CheckFailedError(
+                f"{message}: {count} {'problem' if count == 1 else 'problems'}, shown above"
+            )
+
+
+_COMMON: dict[str, Any] = {
+    "as_json": Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")],
+    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")],
+    "verbose": Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")],
+    "folder": Annotated[
+        Path, typer.Option("--project", help="Folder of the publishing project.", show_default="here")
+    ],
+}
+_DEFAULTS: dict[str, object] = {"as_json": False, "quiet": False, "verbose": False, "folder": Path()}
+
+
+def command(app: typer.Typer, name: str = "") -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Registers a function as a command; it gets a :class:`Session` before its own parameters."""
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+        shared = [
+            inspect.Parameter(
+                key, inspect.Parameter.KEYWORD_ONLY, default=_DEFAULTS[key], annotation=annotation
+            )
+            for key, annotation in _COMMON.items()
+        ]
+
+        @functools.wraps(function)
+        def run(**values: Any) -> None:  # noqa: ANN401 - whatever the command line holds
+            common = {key: values.pop(key) for key in _COMMON}
+            screen = Screen(as_json=common["as_json"], quiet=common["quiet"], verbose=common["verbose"])
+            function(Session(screen=screen, folder=common["folder"].resolve()), **values)
+
+        keyword = [item.replace(kind=inspect.Parameter.KEYWORD_ONLY) for item in own]
+        run.__signature__ = inspect.Signature([*keyword, *shared])  # type: ignore[attr-defined] # read by typer
+        run.__annotations__ = {item.name: item.annotation for item in (*keyword, *shared)}
+        del run.__wrapped__  # typer would look through to the bare function
+        app.command(name or function.__name__.replace("_", "-"))(run)
+        return function
+
+    return register

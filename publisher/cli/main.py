@@ -1,0 +1,74 @@
+"""The program ``afpub``."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from typing import Annotated
+
+import click
+import typer
+
+import publisher
+from publisher.cli import authoring, looking, releasing, repository
+from publisher.cli.console import Screen
+from publisher.errors import AfpubError, DiskError, UsageError
+
+_INTERRUPTED = 130
+app = typer.Typer(
+    help="Publish Jupyter kernels and container images for analysis facilities through CVMFS.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        typer.echo(f"afpub {publisher.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Publish Jupyter kernels and container images for analysis facilities through CVMFS."""
+
+
+for _group in (authoring, releasing, looking, repository):
+    _group.register(app)
+
+
+def main() -> None:
+    """Runs the program and turns every failure into a message and an exit code (``docs/errors.md``)."""
+    screen = Screen(as_json="--json" in sys.argv[1:])
+    sys.exit(_run(screen))
+
+
+def _run(screen: Screen) -> int:
+    code = 0
+    try:
+        app(standalone_mode=False)
+    except click.exceptions.Exit as exc:
+        code = exc.exit_code
+    except click.ClickException as exc:
+        exc.show()
+        code = UsageError.exit_code
+    except AfpubError as exc:
+        screen.failure(exc)
+        code = exc.exit_code
+    except BrokenPipeError:
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (KeyboardInterrupt, click.Abort):
+        screen.say("interrupted: what is complete is kept, run the same command again to go on")
+        code = _INTERRUPTED
+    except OSError as exc:
+        failure = DiskError(f"{exc.filename}: {exc.strerror}" if exc.filename else f"{exc}")
+        screen.failure(failure)
+        code = failure.exit_code
+    return code
