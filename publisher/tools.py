@@ -8,15 +8,20 @@ import shutil
 import signal
 import subprocess
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from publisher.errors import ToolError
+from publisher.errors import DiskError, ToolError
 
 _TAIL_LINES = 40
+_GRACE_S = 5.0
+"""Seconds between SIGTERM and SIGKILL."""
+_LAST_LINES_S = 5.0
+"""Seconds that the last lines may take once a program has ended."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,50 +85,105 @@ def run(  # noqa: PLR0913 - one call with everything a child process can be give
 
     Raises:
         ToolError: the program is not there, ran out of time, or failed while ``check`` is set.
+        DiskError: the log cannot be written.
     """
     words = tuple(str(word) for word in argv)
-    tail: deque[str] = deque(maxlen=_TAIL_LINES)
-    out: list[str] = []
     with contextlib.ExitStack() as stack:
-        sink = stack.enter_context(log.open("a", encoding="utf-8")) if log else None
-        lock = threading.Lock()
-
-        def take(line: str, *, keep: bool) -> None:
-            with lock:
-                tail.append(line)
-                if keep:
-                    out.append(line)
-                if sink:
-                    sink.write(line + "\n")
-                if on_line:
-                    on_line(line)
-
-        with _started(words, env=env, cwd=cwd) as process:
-            assert process.stdout is not None
-            assert process.stderr is not None
-            readers = [_drain(process.stdout, take, keep=True), _drain(process.stderr, take, keep=False)]
-            try:
-                process.wait(timeout=timeout_s)
-            except subprocess.TimeoutExpired:
-                raise ToolError(
-                    f"{words[0]} did not finish in {timeout_s:.0f} s", detail="\n".join(tail)
-                ) from None
-            for reader in readers:
-                reader.join(timeout=5)
-    done = Completed(argv=words, returncode=process.returncode, stdout="\n".join(out), tail="\n".join(tail))
+        output = _Output(sink=stack.enter_context(_log(log)) if log else None, on_line=on_line)
+        process = stack.enter_context(_started(words, env=env, cwd=cwd))
+        assert process.stdout is not None
+        assert process.stderr is not None
+        readers = (output.drain(process.stdout, keep=True), output.drain(process.stderr, keep=False))
+        try:
+            process.wait(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            raise ToolError(
+                f"{Path(words[0]).name} did not finish in {timeout_s:g} s", detail=output.tail
+            ) from None
+        _finish(readers, process)
+        if output.trouble:
+            raise output.trouble
+    done = Completed(argv=words, returncode=process.returncode, stdout=output.stdout, tail=output.tail)
     if check and not done.ok:
-        raise ToolError(f"{Path(words[0]).name} failed with exit code {done.returncode}", detail=done.tail)
+        raise ToolError(f"{Path(words[0]).name} {_ending(done.returncode)}", detail=done.tail)
     return done
 
 
-def _drain(stream: IO[str], take: Callable[..., None], *, keep: bool) -> threading.Thread:
-    def loop() -> None:
-        for line in stream:
-            take(line.rstrip("\n"), keep=keep)
+def _ending(returncode: int) -> str:
+    if returncode < 0:
+        return f"was ended by {signal.Signals(-returncode).name}"
+    return f"failed with exit code {returncode}"
 
-    thread = threading.Thread(target=loop, daemon=True)
-    thread.start()
-    return thread
+
+@contextlib.contextmanager
+def _log(path: Path) -> Iterator[IO[str]]:
+    try:
+        with path.open("a", encoding="utf-8", buffering=1) as sink:
+            yield sink
+    except OSError as exc:
+        raise DiskError(f"cannot write {path}: {exc.strerror}") from exc
+
+
+class _Output:
+    """The lines of both streams of a program, taken as they come by one thread each."""
+
+    def __init__(self, *, sink: IO[str] | None, on_line: Callable[[str], None] | None) -> None:
+        self._sink = sink
+        self._on_line = on_line
+        self._lock = threading.Lock()
+        self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._kept: list[str] = []
+        self.trouble: Exception | None = None
+        """Why a line could not be handed on; reading goes on, as a full pipe would stop the program."""
+
+    @property
+    def stdout(self) -> str:
+        with self._lock:
+            return "\n".join(self._kept)
+
+    @property
+    def tail(self) -> str:
+        with self._lock:
+            return "\n".join(self._tail)
+
+    def drain(self, stream: IO[str], *, keep: bool) -> threading.Thread:
+        """A started thread that reads a stream to its end."""
+        thread = threading.Thread(target=self._read, args=(stream,), kwargs={"keep": keep}, daemon=True)
+        thread.start()
+        return thread
+
+    def _read(self, stream: IO[str], *, keep: bool) -> None:
+        with stream:  # closed by its only reader: closing from outside would wait for the pending read
+            for line in stream:
+                self._take(line.rstrip("\n"), keep=keep)
+
+    def _take(self, line: str, *, keep: bool) -> None:
+        with self._lock:
+            self._tail.append(line)
+            if keep:
+                self._kept.append(line)
+            if self.trouble is None:
+                try:
+                    if self._sink:
+                        self._sink.write(line + "\n")
+                    if self._on_line:
+                        self._on_line(line)
+                except Exception as exc:  # noqa: BLE001 - raised again by run, in the caller's thread
+                    self.trouble = exc
+
+
+def _finish(readers: Sequence[threading.Thread], process: subprocess.Popen[str]) -> None:
+    """Waits for the last lines; what a program left running in its group and holds the pipes is ended."""
+    if _still_reading(readers):
+        end_group(process)
+        _still_reading(readers)
+
+
+def _still_reading(readers: Sequence[threading.Thread]) -> bool:
+    deadline = time.monotonic() + _LAST_LINES_S
+    for reader in readers:
+        reader.join(timeout=max(0.0, deadline - time.monotonic()))
+    return any(reader.is_alive() for reader in readers)
 
 
 @contextlib.contextmanager
@@ -138,7 +198,7 @@ def _started(
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
             errors="replace",
             start_new_session=True,
         )
@@ -149,20 +209,16 @@ def _started(
     finally:
         if process.poll() is None:
             end_group(process)
-        for stream in (process.stdout, process.stderr):
-            if stream:
-                stream.close()
 
 
 def end_group(process: subprocess.Popen[str]) -> None:
-    """Ends a process group that ``run`` or ``spawn`` started."""
-    with contextlib.suppress(ProcessLookupError):
+    """Ends a process group that ``run`` or ``spawn`` started: politely first, then for good."""
+    with contextlib.suppress(ProcessLookupError):  # the group is empty
         os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=_GRACE_S)
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 @contextlib.contextmanager

@@ -112,7 +112,11 @@ class FolderTree:
 
     def __iter__(self) -> Iterator[Entry]:
         seen: dict[tuple[int, int, str], int] = {}
-        yield _entry(self.folder, "", self.folder.stat(), xattrs=self.xattrs, links=seen)
+        try:
+            info = self.folder.stat()
+        except OSError as exc:
+            raise DiskError(f"cannot read the folder {self.folder}: {exc.strerror}") from exc
+        yield _entry(self.folder, "", info, xattrs=self.xattrs, links=seen)
         yield from self._below(self.folder, "", seen)
 
     def _below(self, folder: Path, prefix: str, links: dict[tuple[int, int, str], int]) -> Iterator[Entry]:
