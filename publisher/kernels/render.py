@@ -15,7 +15,7 @@ KERNELS = "share/jupyter/kernels"
 """Where the kernels are below a release's folder; ``share/jupyter`` is what a site puts into JUPYTER_PATH."""
 LIBEXEC = "libexec"
 _SOURCES = Path(__file__).parent / LIBEXEC
-_PROGRAMS = ("launch", "start")
+_PROGRAMS = ("launch", "start", "watch")
 _LIBRARIES = ("common.sh",)
 _FORMAT = 1
 """Format of kernel.conf; the launcher of a release reads its own only."""
