@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from publisher.errors import ProjectError
-from publisher.images.definition import check_recipe
+from publisher.images.recipe import check_recipe
 from publisher.names import ImageName, KernelName
 from publisher.project.load import Project
 from publisher.project.manifest import load_manifest
