@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import configparser
-import getpass
 import os
 import platform
+import pwd
 import re
 import tempfile
 import time
@@ -105,8 +105,8 @@ def look(folders: Iterable[Path], *, environment: Mapping[str, str]) -> Machine:
         folders: where afpub will write: the work folder, the temporary folder.
         environment: the environment that image builds will get.
     """
-    user = getpass.getuser()
     uid = os.geteuid()
+    user = _user_name(uid)
     return Machine(
         user=user,
         uid=uid,
@@ -138,6 +138,13 @@ _SYSTEM_CA = (
     "/etc/pki/tls/certs/ca-bundle.crt",
     "/etc/ssl/ca-bundle.pem",
 )
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name  # not $USER, which su and sudo may leave as it was
+    except KeyError:
+        return str(uid)
 
 
 def _read(path: str) -> str:
