@@ -199,7 +199,7 @@ def _trial(program: Path) -> str:
         for name in ("dev", "etc", "proc", "sys", "tmp"):
             (root / name).mkdir()
         # --no-privs: as root the runtime otherwise asks for capabilities that this root may not have
-        words = [
+        words: list[str | Path] = [
             program,
             "--silent",
             "exec",
@@ -307,7 +307,14 @@ def _archives() -> tuple[str, ...] | None:
     program = tools.which("apt-get")
     if program is None:
         return None
-    words = [program, "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Label: Debian"]
+    words: list[str | Path] = [
+        program,
+        "indextargets",
+        "--format",
+        "$(REPO_URI)",
+        "Created-By: Packages",
+        "Label: Debian",
+    ]
     answer = tools.run(words, timeout_s=_QUICK_S, check=False).stdout
     return tuple(sorted(set(answer.split())))
 

@@ -114,7 +114,8 @@ def test_a_runtime_without_namespaces_points_at_them():
             (("kernel.apparmor_restrict_unprivileged_userns", 1),),
             (
                 "install the distribution's apptainer, which has an AppArmor profile, or "
-                "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0   (as root; keep it in /etc/sysctl.d)"
+                "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0   "
+                "(as root; keep it in /etc/sysctl.d)"
             ),
         ),
         ((), "not possible inside a chroot or a container that forbids it: use the machine itself"),
