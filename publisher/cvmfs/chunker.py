@@ -1,0 +1,134 @@
+"""Where big files are cut.
+
+The reference rule looks at a window of 32 bytes: ``x = ((x << 1) ^ byte) mod 2**32``, and cuts where x is near the
+middle of its range. Byte by byte that is slow in Python, so whole buffers are treated as one long integer: bits 24-31
+of x at every position come from shifting and combining the buffer with itself, and bits 16-23 and 8-15 are the same
+values 8 and 16 positions later. Only the few positions whose upper bits fit are computed one by one.
+
+Source: cvmfs/ingestion/chunk_detector.{h,cc} (2.12).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import BinaryIO
+
+from publisher.errors import RepositoryError
+
+_WINDOW = 32
+_MIDDLE = 0x7FFFFFFF
+_ALL = 0xFFFFFFFF
+_SCAN = 1 << 16
+"""Bytes handled as one integer: fits the processor's cache."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChunkRule:
+    """The sizes of chunks, in bytes."""
+
+    least: int = 4 << 20
+    average: int = 8 << 20
+    most: int = 16 << 20
+    fixed: bool = False
+    """Cut every ``average`` bytes instead of looking at the content."""
+
+    def __post_init__(self) -> None:
+        if not _WINDOW <= self.least <= self.average <= self.most:
+            raise RepositoryError(
+                f"chunk sizes {self.least}, {self.average}, {self.most} are not in order, or below {_WINDOW}"
+            )
+
+    @property
+    def threshold(self) -> int:
+        """How near the middle x must be."""
+        return _ALL // self.average
+
+
+def hits(x: int, threshold: int) -> bool:
+    """True where the rule cuts at a window value."""
+    if x == _ALL:
+        return True
+    distance = (x - _MIDDLE) & _ALL
+    return min(distance, (1 << 32) - distance) < threshold
+
+
+def window_value(data: bytes, at: int) -> int:
+    """The value x after stepping over the byte at ``at``; the window lies before it."""
+    value = 0
+    for byte in data[at - _WINDOW + 1 : at + 1]:
+        value = (value << 1) ^ byte
+    return value & _ALL
+
+
+def first_hit(data: bytes, start: int, stop: int, threshold: int) -> int:
+    """The first position in start..stop-1 where the rule cuts, or -1; 32 bytes before start must be there."""
+    at = start
+    while at < stop:
+        end = min(stop, at + _SCAN)
+        for position in _candidates(data, at, end, threshold):
+            if hits(window_value(data, position), threshold):
+                return position
+        at = end
+    return -1
+
+
+def _candidates(data: bytes, start: int, stop: int, threshold: int) -> Iterator[int]:
+    """Positions whose bits 30 down to the free ones are all equal, as they are in every hit."""
+    base = start - _WINDOW
+    piece = data[base:stop]
+    size = len(piece)
+    high = _upper_bytes(int.from_bytes(piece, "little"), size)
+    # Index q holds bits 24-31 of x at position q + 24, and 8 or 16 places on its bits 16-23 and 8-15.
+    differ = high ^ (high >> 64)
+    free = threshold.bit_length()
+    first = 0x7F & -(1 << max(0, min(8, free - 16)))
+    second = 0xFF & -(1 << max(0, min(8, free - 8)))
+    wrong = (differ & _repeat(first, size)) | ((differ >> 64) & _repeat(second, size))
+    flat = wrong.to_bytes(size, "little")
+    found = flat.find(0, _WINDOW - 24, size - 24)
+    while found >= 0:
+        yield base + found + 24
+        found = flat.find(0, found + 1, size - 24)
+
+
+def _upper_bytes(data: int, size: int) -> int:
+    """At index q the xor of the bytes around q, each moved by its distance: ``b[q-j] << j`` for j = -7..7."""
+    left = data
+    left ^= (left << 9) & _repeat(0xFE, size)
+    left ^= (left << 18) & _repeat(0xFC, size)
+    left ^= (left << 36) & _repeat(0xF0, size)
+    right = data
+    right ^= (right >> 9) & _repeat(0x7F, size)
+    right ^= (right >> 18) & _repeat(0x3F, size)
+    right ^= (right >> 36) & _repeat(0x0F, size)
+    return left ^ right ^ data
+
+
+@lru_cache(maxsize=64)
+def _repeat(byte: int, count: int) -> int:
+    return int.from_bytes(bytes((byte,)) * count, "little")
+
+
+def chunks(stream: BinaryIO, rule: ChunkRule) -> Iterator[bytes]:
+    """The chunks of a stream, one after the other; a single one where nothing cuts it."""
+    buffer = b""
+    while True:
+        buffer += stream.read(rule.most + 1 - len(buffer))
+        cut = _cut(buffer, rule)
+        if buffer or cut:
+            yield buffer[:cut]
+        buffer = buffer[cut:]
+        if not buffer:
+            return
+
+
+def _cut(buffer: bytes, rule: ChunkRule) -> int:
+    size = len(buffer)
+    if rule.fixed:
+        return min(size, rule.average)
+    if size <= rule.least:
+        return size
+    at = first_hit(buffer, rule.least, min(size, rule.most), rule.threshold)
+    return at if at >= 0 else min(size, rule.most)
