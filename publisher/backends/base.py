@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from publisher.names import Fqrn, RepoPath, TagName
+from publisher.progress import Progress
 from publisher.report import Report
 from publisher.tree import Graft
 
@@ -57,7 +59,9 @@ class Backend(Protocol):
     no revision. The signed manifest is the commit point.
     """
 
-    fqrn: Fqrn
+    @property
+    def fqrn(self) -> Fqrn:
+        """The repository's name."""
 
     def head(self) -> Revision:
         """The newest revision."""
@@ -79,4 +83,19 @@ class Backend(Protocol):
             TransactionOpenError: another publisher is at work.
             TrustError: the whitelist has expired or a key does not fit.
             DiskError: the disk is full, or a source file cannot be read or changed meanwhile.
+        """
+
+    def read(self, path: RepoPath) -> bytes | None:
+        """The bytes of a small published file; None where there is none."""
+
+    def export(self, path: RepoPath, folder: Path, progress: Progress) -> Path:
+        """A verified plain copy of everything below a path, as a client would see it.
+
+        Args:
+            path: a directory of the repository.
+            folder: becomes the copy of that directory; what is right in it already is not written again.
+            progress: hears about it.
+
+        Returns:
+            The folder.
         """

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sys
 from typing import Annotated
 
-import click
 import typer
 
 import publisher
 from publisher.cli import authoring, looking, releasing, repository
 from publisher.cli.console import Screen
-from publisher.errors import AfpubError, DiskError, UsageError
+from publisher.errors import AfpubError, DiskError
 
 _INTERRUPTED = 130
 app = typer.Typer(
@@ -50,25 +47,18 @@ def main() -> None:
 
 
 def _run(screen: Screen) -> int:
-    code = 0
     try:
-        app(standalone_mode=False)
-    except click.exceptions.Exit as exc:
-        code = exc.exit_code
-    except click.ClickException as exc:
-        exc.show()
-        code = UsageError.exit_code
+        app()
+    except SystemExit as exc:  # how typer ends: wrong use, --help, Ctrl-C
+        code = exc.code if isinstance(exc.code, int) else int(exc.code is not None)
+        if code == _INTERRUPTED:
+            screen.say("interrupted: what is complete is kept, run the same command again to go on")
+        return code
     except AfpubError as exc:
         screen.failure(exc)
-        code = exc.exit_code
-    except BrokenPipeError:
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (KeyboardInterrupt, click.Abort):
-        screen.say("interrupted: what is complete is kept, run the same command again to go on")
-        code = _INTERRUPTED
+        return exc.exit_code
     except OSError as exc:
         failure = DiskError(f"{exc.filename}: {exc.strerror}" if exc.filename else f"{exc}")
         screen.failure(failure)
-        code = failure.exit_code
-    return code
+        return failure.exit_code
+    return 0

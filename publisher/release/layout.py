@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Final
 
 from publisher.names import ChannelName, ImageName, ImageVersion, ReleaseVersion, RepoPath, TagName
@@ -41,6 +42,11 @@ def index_path(prefix: RepoPath) -> RepoPath:
 def release_tag(version: ReleaseVersion) -> TagName:
     """The CVMFS tag of the revision that published a release."""
     return TagName(f"afpub-{version}")
+
+
+def release_folder(tree: Path, version: ReleaseVersion) -> Path:
+    """The folder of a release in a staged or exported copy of the published tree."""
+    return tree / release_path(RepoPath(""), version)[1:]
 
 
 def file_entry(content: bytes, *, mtime_s: int, path: str = "") -> Entry:

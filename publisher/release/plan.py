@@ -112,7 +112,7 @@ def make_plan(project: Project, manifest: ReleaseManifest, index: Index) -> Rele
     published = index.release(manifest.version)
     if published is not None and published.digest != digest:
         raise AlreadyPublishedError(
-            f"{manifest.file}: the release {manifest.version} is published in {index.fqrn} with other content",
+            f"{manifest.file}: {manifest.version} is published in {index.fqrn} with other content",
             hint="published releases never change: give this one a new version",
         )
     return ReleasePlan(

@@ -52,3 +52,8 @@ def test_a_file_that_is_gone(tmp_path):
     entry = replace(FILE, content=tmp_path / "gone")
     with pytest.raises(DiskError, match=r"cannot read .*gone: No such file or directory"):
         tree_digest([entry])
+
+
+def test_markers_of_nested_catalogs_do_not_count():
+    marker = Entry(path=".cvmfscatalog", kind=Kind.FILE, mode=0o644, content=b"")
+    assert tree_digest([ROOT, marker, FILE]) == tree_digest([ROOT, FILE])

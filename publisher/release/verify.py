@@ -1,0 +1,110 @@
+"""Reading back what a client would read, and proving that it is what was built."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from publisher.cvmfs.reader import Reader
+from publisher.names import RepoPath
+from publisher.records.release import RELEASE_FILE, ImageRecord, ReleaseRecord
+from publisher.release.layout import image_path, release_path
+from publisher.report import Finding, Report, collect, error, note
+from publisher.staging.digest import file_blocks, tree_digest
+from publisher.tree import Entry, FolderTree, Kind
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class View:
+    """A published tree as somebody sees it."""
+
+    walk: Callable[[RepoPath], Iterable[Entry]]
+    """The tree at a path, in tree order; raises where there is none."""
+    read: Callable[[RepoPath, Entry], Iterable[bytes]]
+    """The content of a file of the tree at a path."""
+
+
+def folder_view(folder: Path, prefix: RepoPath) -> View:
+    """A plain copy, or a mount, of everything below the prefix."""
+
+    def place(path: RepoPath) -> Path:
+        return folder / path.removeprefix(prefix).strip("/")
+
+    def walk(path: RepoPath) -> Iterable[Entry]:
+        return FolderTree(folder=place(path))
+
+    def read(path: RepoPath, entry: Entry) -> Iterable[bytes]:
+        return file_blocks(place(path) / entry.path)
+
+    return View(walk=walk, read=read)
+
+
+def reader_view(reader: Reader) -> View:
+    """A revision of a repository, read object by object."""
+
+    def walk(path: RepoPath) -> Iterable[Entry]:
+        top = f"{path}".strip("/")
+        for stored in reader.walk(path):
+            yield replace(stored.entry, path=stored.path.removeprefix(top).strip("/"))
+
+    def read(path: RepoPath, entry: Entry) -> Iterable[bytes]:
+        return reader.read(f"{path}/{entry.path}")
+
+    return View(walk=walk, read=read)
+
+
+def verify_record(view: View, record: ReleaseRecord, *, images: Iterable[ImageRecord]) -> Report:
+    """What is not as the release record says.
+
+    Args:
+        view: what is published.
+        record: the record of the release.
+        images: the images to be read in full.
+    """
+    findings = list(_release_findings(view, record))
+    for image in images:
+        findings.extend(_image_findings(view, record, image))
+    return collect(findings)
+
+
+def _release_findings(view: View, record: ReleaseRecord) -> Iterator[Finding]:
+    path = release_path(record.prefix, record.version)
+    expected = {row.path: row.sha256 for row in record.files}
+    found = {
+        entry.path: hashlib.sha256(b"".join(view.read(path, entry))).hexdigest()
+        for entry in view.walk(path)
+        if entry.kind is Kind.FILE and entry.path != RELEASE_FILE
+    }
+    for name in sorted(expected.keys() | found.keys()):
+        if name not in found:
+            yield error("release-files", f"{path}/{name}", "is missing")
+        elif name not in expected:
+            yield error("release-files", f"{path}/{name}", "is not in the release record")
+        elif found[name] != expected[name]:
+            yield error("release-files", f"{path}/{name}", "is not what was released")
+    yield note("release-files", path, f"{len(found)} files are what was released")
+
+
+def _image_findings(view: View, record: ReleaseRecord, image: ImageRecord) -> Iterator[Finding]:
+    path = image_path(record.prefix, image.name, image.version)
+    count = 0
+
+    def counted() -> Iterator[Entry]:
+        nonlocal count
+        for entry in view.walk(path):
+            count += 1
+            yield entry
+
+    digest = tree_digest(counted(), read=lambda entry: view.read(path, entry))
+    if digest != image.tree_digest:
+        yield error(
+            "image-tree",
+            path,
+            f"is not what was built: {count:,} entries with digest {digest}, "
+            f"the record says {image.entries:,} with {image.tree_digest}",
+            hint="run 'afpub repo fsck' and read what it says",
+        )
+    else:
+        yield note("image-tree", path, f"{count:,} entries are what was built")
