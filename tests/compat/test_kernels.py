@@ -1,0 +1,544 @@
+"""The launcher and the probe with a real container runtime; the image is this machine (machine_image.py)."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from compat.machine_image import IPYKERNEL, PREFIXES, definition, publish
+
+from publisher import tools
+from publisher.kernels.probe import ProbeOptions, Target, probe
+from publisher.kernels.processes import left_over
+from publisher.project.kernel import SmokeCell
+
+LAUNCHER = Path("publisher/kernels/libexec")
+PRINT_ENV = ("sh", "-c", "env -0 >&1", "{connection_file}")
+
+
+@pytest.fixture
+def binds(require_tool, monkeypatch):
+    """What makes the empty image this machine; skips where there is no runtime."""
+    require_tool("apptainer")
+    monkeypatch.setenv("APPTAINER_BINDPATH", ",".join(("/usr", *PREFIXES)))
+
+
+@pytest.fixture
+def published(tmp_path):
+    return publish(tmp_path / "af")
+
+
+@pytest.fixture
+def home(tmp_path):
+    folder = tmp_path / "home of the user"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def launch(published, tmp_path, home):
+    """Runs the launcher of a kernel whose command is a shell line, and gives what it did."""
+
+    def run(line="env -0", *, env=None, cwd=None, connection_file=None, **values):
+        kernel = definition(
+            tmp_path, "shell", command=("sh", "-c", line, "{connection_file}"), display_name="Shell", **values
+        )
+        if not published.kernel("shell").exists():
+            published.release("2026.11.1", kernel)
+        given = {**os.environ, "HOME": str(home), **(env or {})}
+        return tools.run(
+            [published.kernel("shell") / "launch", connection_file or published.connection_file(tmp_path)],
+            env={key: value for key, value in given.items() if value is not None},
+            cwd=cwd or tmp_path,
+            check=False,
+            timeout_s=60,
+        )
+
+    return run
+
+
+def variables(done):
+    assert done.ok, done.tail
+    return dict(row.split("=", 1) for row in done.stdout.split("\0") if "=" in row)
+
+
+# ------------------------------------------------------------------ a kernel's life
+
+
+def test_kernel_starts_runs_cells_is_interrupted_and_leaves_nothing_behind(binds, published, tmp_path):
+    published.release("2026.11.1", definition(tmp_path, "py"))
+    cells = (SmokeCell(code="6 * 7", expect="^42$"), SmokeCell(code="print('a'); 'b'", expect=r"a\n'b'"))
+    done = []
+    (result,) = probe(
+        [Target(kernel_dir=published.kernel("py"), smoke=cells)],
+        ProbeOptions(scratch=tmp_path / "scratch"),
+        on_done=done.append,
+    )
+    assert result.report.ok, result.report
+    assert [cell.output for cell in result.cells] == ["42\n", "a\n'b'\n"]
+    assert 0 < result.start_s < 60
+    assert 0 < result.interrupt_s < 20
+    assert done == [result]
+
+
+def test_connection_file_in_a_folder_that_the_runtime_does_not_bind(binds, published, tmp_path, request):
+    runtime = request.config.rootpath / "build/test-runtime"
+    shutil.rmtree(runtime, ignore_errors=True)
+    published.release("2026.11.1", definition(tmp_path, "py"))
+    (result,) = probe(
+        [Target(kernel_dir=published.kernel("py"))],
+        ProbeOptions(scratch=tmp_path / "scratch", runtime_dir=runtime),
+    )
+    shutil.rmtree(runtime)
+    assert result.report.ok, result.report
+
+
+def test_failures_are_told_with_cell_code_and_output(binds, published, tmp_path):
+    published.release("2026.11.1", definition(tmp_path, "py"))
+    cells = (
+        SmokeCell(code="print('six')", expect="seven"),
+        SmokeCell(code="1/0"),
+        SmokeCell(code="import sys; print('oh', file=sys.stderr)"),
+        SmokeCell(code="print('warned', file=sys.stderr)", allow_stderr="^warned$"),
+        SmokeCell(code="import os; os._exit(3)"),
+    )
+    (result,) = probe(
+        [Target(kernel_dir=published.kernel("py"), smoke=cells)],
+        ProbeOptions(scratch=tmp_path / "scratch"),
+    )
+    none = "\n  last lines of the kernel's stderr: (nothing)"
+    assert [finding.message for finding in result.report.errors] == [
+        "cell 1 did not print what is expected\n  code: print('six')\n  expected: seven\n  printed: six"
+        + none,
+        "cell 2 ended with ZeroDivisionError: division by zero\n  code: 1/0\n  printed: (nothing)" + none,
+        "cell 3 wrote on stderr\n  code: import sys; print('oh', file=sys.stderr)\n  stderr: oh" + none,
+        "the kernel died in cell 5\n  code: import os; os._exit(3)\n  printed: (nothing)" + none,
+    ]
+
+
+def test_kernel_that_cannot_start_is_told_with_the_launchers_sentence(binds, published, tmp_path):
+    published.release("2026.11.1", definition(tmp_path, "py"))
+    shutil.rmtree(published.prefix / "images/machine/1")
+    (result,) = probe([Target(kernel_dir=published.kernel("py"))], ProbeOptions(scratch=tmp_path / "scratch"))
+    (finding,) = result.report.errors
+    assert finding.check == "kernel-start"
+    assert "the kernel did not start: it ended after" in finding.message
+    assert finding.message.endswith(
+        f"stderr: afpub: the image of the kernel 'The py kernel' is not there "
+        f"({published.prefix}/images/machine/1): what this machine sees of release 2026.11.1 is incomplete"
+    )
+
+
+def test_kernel_without_its_launcher_is_told(published, tmp_path):
+    folder = published.release("2026.11.1", definition(tmp_path, "py"))
+    (folder / "libexec/launch").unlink()
+    (result,) = probe([Target(kernel_dir=published.kernel("py"))], ProbeOptions(scratch=tmp_path / "scratch"))
+    (finding,) = result.report.errors
+    assert "launch cannot be run: No such file or directory" in finding.message
+
+
+def test_process_that_a_kernel_leaves_behind_is_told(binds, published, tmp_path):
+    published.release("2026.11.1", definition(tmp_path, "py"))
+    leave = SmokeCell(code="import subprocess; p = subprocess.Popen(['setsid', 'sleep', '86']); p.pid")
+    (result,) = probe(
+        [Target(kernel_dir=published.kernel("py"), smoke=(leave,))],
+        ProbeOptions(scratch=tmp_path / "scratch"),
+    )
+    os.kill(int(result.cells[0].output), signal.SIGKILL)
+    (finding,) = result.report.errors
+    assert finding.check == "shutdown"
+    assert f"the process {result.cells[0].output.strip()} is left behind: sleep 86" in finding.message
+
+
+def test_kernel_ends_when_its_server_is_killed(binds, published, tmp_path, home):
+    """The server is a process that starts the kernel and is then killed without a word."""
+    published.release("2026.11.1", definition(tmp_path, "py"))
+    code = (
+        "import sys, time\n"
+        "from jupyter_client.manager import KernelManager as K\n"
+        "from jupyter_client.kernelspec import KernelSpecManager as S\n"
+        f"specs = S(kernel_dirs=[{str(published.kernel('py').parent)!r}])\n"
+        "k = K(kernel_name='py', kernel_spec_manager=specs)\n"
+        "k.start_kernel(); c = k.client(); c.start_channels(); c.wait_for_ready(timeout=60)\n"
+        "print('ready', k.provisioner.pid, flush=True); time.sleep(300)"
+    )
+    log = tmp_path / "server.log"
+    with tools.spawn([sys.executable, "-c", code], env={**os.environ, "HOME": str(home)}, log=log) as server:
+        deadline = time.monotonic() + 60
+        while "ready" not in log.read_text():
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+        kernel = int(log.read_text().split("ready ")[1].split()[0])
+        assert left_over(kernel, marker="no such marker", wait_s=0)
+        os.kill(server, signal.SIGKILL)
+        assert left_over(kernel, marker="no such marker", wait_s=30) == ()
+
+
+def test_history_is_kept_in_memory_unless_asked_for(binds, published, tmp_path):
+    published.release("2026.11.1", definition(tmp_path, "py"), definition(tmp_path, "keeps", history=True))
+    probe(
+        [Target(kernel_dir=published.kernel(name), smoke=(SmokeCell(code="1"),)) for name in ("py", "keeps")],
+        ProbeOptions(scratch=tmp_path / "scratch"),
+    )
+    found = sorted(
+        path.relative_to(tmp_path / "scratch") for path in (tmp_path / "scratch").rglob("history.sqlite")
+    )
+    assert found == [Path("keeps/home/.ipython/profile_default/history.sqlite")]
+
+
+# ------------------------------------------------------------------ environment
+
+
+def test_only_what_a_kernel_needs_passes_into_the_image(binds, launch, home):
+    seen = variables(
+        launch(
+            env={
+                "PYTHONPATH": "/wrong",
+                "LD_LIBRARY_PATH": "/wrong",
+                "JUPYTERHUB_API_TOKEN": "secret",
+                "XDG_RUNTIME_DIR": "/run/user/1",
+                "SLURM_JOB_ID": "17",
+                "_CONDOR_SCRATCH_DIR": "/scratch",
+                "http_proxy": "http://proxy:3128,a=b",
+                "MINE": "1",
+                "MY_LIST": "one\nSLURM_FAKE=two",
+                "AFPUB_PASS": "MINE MY_*",
+            }
+        )
+    )
+    leaked = {"PYTHONPATH", "JUPYTERHUB_API_TOKEN", "XDG_RUNTIME_DIR", "SLURM_FAKE"} & seen.keys()
+    assert not leaked
+    assert "/wrong" not in seen.get("LD_LIBRARY_PATH", "")
+    assert seen["SLURM_JOB_ID"] == "17"
+    assert seen["_CONDOR_SCRATCH_DIR"] == "/scratch"
+    assert seen["http_proxy"] == "http://proxy:3128,a=b"
+    assert seen["MINE"] == "1"
+    assert seen["MY_LIST"] == "one\nSLURM_FAKE=two"
+    assert seen["HOME"] == str(home)
+    assert seen["PYTHONNOUSERSITE"] == "1"
+    assert seen["PYTHONDONTWRITEBYTECODE"] == "1"
+    assert seen["AFPUB_KERNEL"] == "shell"
+    assert seen["AFPUB_RELEASE"] == "2026.11.1"
+
+
+@pytest.mark.parametrize("locale", [{"LC_ALL": None, "LANG": None}, {"LC_ALL": "xx_YY.UTF-8"}])
+def test_locale_is_utf8_even_where_none_or_an_unknown_one_is_set(binds, launch, locale):
+    done = launch("locale charmap", env=locale)
+    assert done.stdout == "UTF-8", done.tail
+
+
+def test_session_stays_on_the_release_that_it_was_started_from(binds, published, launch, tmp_path):
+    line = f"ln -sfn ../releases/2026.12.1 {shlex.quote(str(published.prefix))}/channels/stable; env -0"
+    seen = variables(launch(line, env={"APPTAINER_BIND": str(published.prefix)}))
+    assert (published.prefix / "channels/stable").readlink() == Path("../releases/2026.12.1")
+    assert seen["AFPUB_RELEASE_DIR"] == str(published.prefix / "releases/2026.11.1")
+
+
+def test_kernel_starts_without_a_home_folder(binds, launch, tmp_path):
+    done = launch('echo "$HOME"; touch "$HOME/x"', env={"HOME": str(tmp_path / "gone")})
+    assert done.ok, done.tail
+    assert f"afpub: your home folder ({tmp_path}/gone) cannot be written: this session uses" in done.tail
+    assert "/afpub-home." in done.stdout
+
+
+def test_kernel_starts_with_home_not_set(binds, launch):
+    done = launch('echo "$HOME"', env={"HOME": None})
+    assert done.ok, done.tail
+    assert "afpub: your home folder (not set) cannot be written" in done.tail
+
+
+def test_tmpdir_and_credentials_outside_home_are_bound(binds, launch, request, tmp_path):
+    outside = request.config.rootpath / "build/test-credentials"
+    outside.mkdir(parents=True, exist_ok=True)
+    (outside / "token").write_text("secret")
+    try:
+        done = launch(
+            'cat "$BEARER_TOKEN_FILE"; test -w "$TMPDIR" && echo " writable"',
+            env={"BEARER_TOKEN_FILE": str(outside / "token"), "TMPDIR": str(outside)},
+        )
+    finally:
+        shutil.rmtree(outside)
+    assert done.stdout == "secret writable", done.tail
+
+
+def test_own_packages_are_seen_by_the_usersite_twin_only(binds, published, tmp_path):
+    published.release("2026.11.1", definition(tmp_path, "py"), definition(tmp_path, "twin", user_site=True))
+    own = f".local/lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
+    for name in ("py", "twin"):
+        folder = tmp_path / "scratch" / name / "home" / own
+        folder.mkdir(parents=True)
+        (folder / "myown.py").write_text("")
+    # This image's Python is a virtual environment, which never sees ~/.local: what decides is the switch.
+    cell = SmokeCell(code="import os; os.environ.get('PYTHONNOUSERSITE', 'seen')")
+    plain, twin = probe(
+        [Target(kernel_dir=published.kernel(name), smoke=(cell,)) for name in ("py", "twin")],
+        ProbeOptions(scratch=tmp_path / "scratch"),
+    )
+    assert plain.cells[0].output == "'1'\n"
+    assert twin.cells[0].output == "'seen'\n"
+
+
+# ------------------------------------------------------------------ set-up of users and experiments
+
+
+def test_user_setup_is_sourced_with_python_ver(binds, launch, home):
+    (home / "notebooks").mkdir()
+    (home / "notebooks/.user_setups").write_text('echo "for Python $PYTHON_VER"; export MINE=yes; false\n')
+    done = launch('echo "kernel $MINE"', python_ver="2", user_setup="~/notebooks/.user_setups")
+    assert done.stdout == "kernel yes"
+    assert "for Python 2" in done.tail
+    assert (
+        f"afpub: {home}/notebooks/.user_setups ended with code 1: the kernel starts all the same" in done.tail
+    )
+
+
+def test_user_setup_that_exits_is_told(binds, launch, home):
+    (home / "setups").write_text("exit 4\n")
+    done = launch("echo kernel", user_setup="~/setups")
+    assert done.returncode == 4
+    assert done.tail == f"afpub: {home}/setups ended the session with exit; use return there"
+
+
+ASETUP = """
+asetup() {
+    echo "asetup got: $*"
+    [ "$1" = Good,1 ] || { echo "no such release"; return 1; }
+    export AtlasProject=Good JUPYTER_CONFIG_DIR=/wrong JUPYTER_PATH=/wrong PATH={bin}:$PATH
+}
+"""
+
+
+@pytest.fixture
+def alrb(tmp_path):
+    """A look-alike of ATLASLocalRootBase; its release has a Python without a kernel."""
+    folder = tmp_path / "alrb"
+    (folder / "user").mkdir(parents=True)
+    (folder / "bin").mkdir()
+    (folder / "bin/python3").symlink_to("/usr/bin/python3")
+    (folder / "user/atlasLocalSetup.sh").write_text(ASETUP.replace("{bin}", str(folder / "bin")))
+    return folder
+
+
+def test_analysisbase_is_set_up_quietly_and_jupyter_left_as_it_was(binds, launch, alrb):
+    seen = launch(
+        'echo "$AtlasProject,$JUPYTER_CONFIG_DIR,$JUPYTER_PATH,${PATH%%:*}"; cat "$AFPUB_ASETUP_LOG"',
+        analysisbase="Good,1",
+        env={"ATLAS_LOCAL_ROOT_BASE": str(alrb)},
+    )
+    assert seen.stdout.splitlines() == [f"Good,,,{alrb}/bin", "asetup got: Good,1"], seen.tail
+    assert "afpub: asetup Good,1 is done (its output: /tmp/afpub-asetup." in seen.tail
+
+
+def test_python_of_the_release_gets_the_images_kernel(binds, published, tmp_path, home, alrb):
+    """The image's python3 has ipykernel, that of the release has not, and wins."""
+    kernel = definition(
+        tmp_path, "py2", command=("python3", *IPYKERNEL[1:]), analysisbase="Good,1", python_ver="3"
+    )
+    published.release("2026.11.1", kernel)
+    cell = SmokeCell(code="import os, sys; print(sys.executable, os.environ.get('JUPYTER_CONFIG_DIR'))")
+    (result,) = probe(
+        [Target(kernel_dir=published.kernel("py2"), smoke=(cell,))],
+        ProbeOptions(
+            scratch=tmp_path / "scratch",
+            env={
+                **os.environ,
+                "ATLAS_LOCAL_ROOT_BASE": str(alrb),
+                "APPTAINERENV_PREPEND_PATH": f"{sys.prefix}/bin",
+            },
+        ),
+    )
+    assert result.report.ok, result.report
+    assert result.cells[0].output == f"{alrb}/bin/python3 None\n"
+
+
+def test_asetup_that_fails_stops_the_kernel_with_its_output(binds, launch, alrb):
+    done = launch(
+        "echo kernel",
+        analysisbase="Good,1",
+        env={"ATLAS_LOCAL_ROOT_BASE": str(alrb), "AFPUB_ASETUP": "Bad,2 here"},
+    )
+    assert done.returncode == 75
+    assert done.stdout == ""
+    asked, told, sentence = done.tail.splitlines()
+    assert (asked, told) == ("asetup got: Bad,2 here", "no such release")
+    assert sentence.startswith(
+        "afpub: asetup Bad,2 here failed (code 1): the kernel 'Shell' was not started; "
+        "all that asetup printed is in /tmp/afpub-asetup."
+    )
+
+
+def test_analysisbase_is_left_out_where_it_is_not_there_or_not_wanted_or_done(binds, launch, alrb, home):
+    line = 'echo "kernel $AtlasProject"'
+    missing = launch(
+        line, analysisbase="Good,1", user_setup="~/setups", env={"ATLAS_LOCAL_ROOT_BASE": "/none"}
+    )
+    assert missing.stdout == "kernel "
+    sentence = "afpub: /none is not on this machine: the kernel starts without Good,1"
+    assert sentence in missing.tail.splitlines()
+    unwanted = launch(env={"ATLAS_LOCAL_ROOT_BASE": str(alrb), "AFPUB_ASETUP": "none"})
+    assert unwanted.tail == "kernel "
+    (home / "setups").write_text("export AtlasProject=Mine\n")
+    done = launch(env={"ATLAS_LOCAL_ROOT_BASE": str(alrb)})
+    assert done.tail == "kernel Mine"
+
+
+def test_nothing_of_atlas_happens_for_other_kernels(binds, launch, alrb):
+    seen = variables(launch(env={"ATLAS_LOCAL_ROOT_BASE": str(alrb), "RUCIO_ACCOUNT": "me"}))
+    assert not {"AtlasProject", "ATLAS_LOCAL_ROOT_BASE", "RUCIO_ACCOUNT"} & seen.keys()
+
+
+# ------------------------------------------------------------------ preflight
+
+
+def test_missing_runtime(launch, tmp_path):
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("sh", "uname", "id", "env", "sed"):
+        (programs / name).symlink_to(shutil.which(name))
+    done = launch(env={"PATH": str(programs)})
+    assert done.returncode == 69
+    assert done.tail == (
+        f"afpub: neither apptainer nor singularity is installed on {os.uname().nodename}, but the kernel "
+        "'Shell' runs in an image; ask the facility to install Apptainer"
+    )
+
+
+def test_missing_image(require_tool, published, launch):
+    require_tool("apptainer")
+    shutil.rmtree(published.prefix / "images")
+    done = launch()
+    assert done.returncode == 66
+    assert "what this machine sees of release 2026.11.1 is incomplete" in done.tail
+
+
+def test_user_namespaces_that_are_switched_off(require_tool, launch, published, tmp_path):
+    require_tool("apptainer")
+    launch(env={"AFPUB_SHOW": "1"})
+    script = 'echo 0 >/proc/sys/user/max_user_namespaces && exec "$0" "$1"'
+    done = tools.run(
+        [
+            *("unshare", "--user", "--map-user=1000", "--map-group=1000", "--keep-caps", "sh", "-c", script),
+            *(published.kernel("shell") / "launch", published.connection_file(tmp_path)),
+        ],
+        check=False,
+    )
+    assert done.returncode == 71, done.tail
+    assert done.tail == (
+        "afpub: this machine does not allow user namespaces (/proc/sys/user/max_user_namespaces is 0), so "
+        "apptainer cannot run the kernel 'Shell'; ask the facility to allow them or to install apptainer "
+        "with its set-user-id starter"
+    )
+
+
+def test_connection_file_that_is_missing(require_tool, launch, tmp_path):
+    require_tool("apptainer")
+    done = launch(connection_file=tmp_path / "none.json")
+    assert done.returncode == 72
+    assert done.tail == f"afpub: the connection file {tmp_path}/none.json cannot be read"
+
+
+def test_kernel_copied_out_of_its_release(published, launch, tmp_path):
+    launch(env={"AFPUB_SHOW": "1"})
+    copy = tmp_path / "copies/share/jupyter/kernels/shell"
+    shutil.copytree(published.kernel("shell"), copy)
+    done = tools.run([copy / "launch", "x"], check=False)
+    assert done.returncode == 65
+    assert done.tail == (
+        f"afpub: {tmp_path}/copies/libexec is missing; a kernel must stay in its release, "
+        "point JUPYTER_PATH there instead of copying it"
+    )
+
+
+def test_data_file_of_another_format(published, launch):
+    launch(env={"AFPUB_SHOW": "1"})
+    conf = published.kernel("shell") / "kernel.conf"
+    conf.write_text(conf.read_text().replace("FORMAT=1", "FORMAT=2"))
+    done = launch()
+    assert done.returncode == 65
+    assert done.tail.endswith("kernel.conf is not of format 1: it does not belong to this launcher")
+
+
+def test_unknown_run_mode(launch):
+    done = launch(env={"AFPUB_MODE": "moon"})
+    assert done.returncode == 65
+    assert done.tail == "afpub: the run mode 'moon' is not known to this launcher"
+
+
+def test_program_that_is_not_in_the_image(binds, published, tmp_path):
+    published.release("2026.11.1", definition(tmp_path, "py", command=("nope", "{connection_file}")))
+    done = tools.run([published.kernel("py") / "launch", published.connection_file(tmp_path)], check=False)
+    assert done.returncode == 76
+    assert done.tail == (
+        "afpub: the program 'nope' of the kernel 'The py kernel' is not in the image "
+        f"{published.prefix}/images/machine/1"
+    )
+
+
+def test_exit_code_of_the_kernel_is_handed_on(binds, launch):
+    assert launch("exit 7").returncode == 7
+
+
+# ------------------------------------------------------------------ what the runtime is asked for
+
+
+def test_driver_is_bound_only_where_there_is_a_device(require_tool, launch, published):
+    require_tool("apptainer")
+    present = Path("/dev/nvidiactl").exists() or Path("/dev/nvidia0").exists()
+    shown = launch(env={"AFPUB_SHOW": "1"}, gpu="auto")
+    assert ("--nv" in shown.stdout.splitlines()) == present
+    if os.geteuid() != 0:
+        pytest.skip("only root can play a machine with another /dev")
+    script = 'mount -t tmpfs none /dev && touch /dev/nvidiactl && : >/dev/null && AFPUB_SHOW=1 exec "$0" "$1"'
+    argv = ["unshare", "--mount", "sh", "-c", script, published.kernel("shell") / "launch"]
+    for gpu, expected in (("auto", True), ("none", False)):
+        conf = published.kernel("shell") / "kernel.conf"
+        conf.write_text(conf.read_text().replace("GPU=auto", f"GPU={gpu}"))
+        done = tools.run([*argv, published.connection_file(published.prefix)], check=False)
+        assert ("--nv" in done.stdout.splitlines()) == expected, done.tail
+
+
+def test_site_binds_are_made_where_they_exist(require_tool, launch, published, tmp_path):
+    require_tool("apptainer")
+    launch(env={"AFPUB_SHOW": "1"})
+    (tmp_path / "data").mkdir()
+    with (published.kernel("shell") / "kernel.conf").open("a") as conf:
+        conf.write(f"BIND={tmp_path}/data:/data:ro\nBIND=/no/such/folder\n")
+    words = launch(env={"AFPUB_SHOW": "1"}).stdout.splitlines()
+    assert f"{tmp_path}/data:/data:ro" in words
+    assert "/no/such/folder" not in words
+
+
+@pytest.mark.parametrize("name", ["launch", "start", "watch", "common.sh"])
+def test_shellcheck_finds_nothing(require_tool, request, name):
+    folder = request.config.rootpath / LAUNCHER
+    done = tools.run(
+        [
+            Path(sys.prefix) / "bin/shellcheck"
+            if (Path(sys.prefix) / "bin/shellcheck").exists()
+            else require_tool("shellcheck"),
+            "-x",
+            "-P",
+            folder,
+            folder / name,
+        ],
+        check=False,
+    )
+    assert done.ok, done.stdout
+
+
+@pytest.mark.parametrize("name", ["launch", "start", "common.sh"])
+def test_scripts_are_in_the_grammar_of_a_plain_sh(require_tool, request, name):
+    assert tools.run([require_tool("dash"), "-n", request.config.rootpath / LAUNCHER / name]).ok
+
+
+def test_kernel_json_is_what_a_server_lists(published, tmp_path):
+    published.release("2026.11.1", definition(tmp_path, "py", gpu="auto"))
+    text = json.loads((published.kernel("py") / "kernel.json").read_text())
+    assert text["argv"] == ["{resource_dir}/launch", "{connection_file}"]
