@@ -176,7 +176,7 @@ def certificates(machine: Machine) -> Iterator[Finding]:
             "certificates",
             where,
             f"this machine's settings name {', '.join(own)}, as behind a proxy that inspects TLS",
-            hint="image builds see this machine's /etc/ssl/certs; add a certificate that lies elsewhere",
+            hint="image builds are given it, and it does not stay in the image",
         )
 
 
@@ -188,7 +188,7 @@ def archive(machine: Machine) -> Iterator[Finding]:
             "archive",
             where,
             "there is no apt here that tells which Debian archive to use",
-            hint="give a recipe that bootstraps Debian its archive as a build argument",
+            hint="name one: apt_mirror in [build] of afpub.toml",
         )
     elif not machine.archives:
         yield report.error(

@@ -206,7 +206,7 @@ def test_where_debian_comes_from():
         (
             "Debian archive",
             "there is no apt here that tells which Debian archive to use",
-            "give a recipe that bootstraps Debian its archive as a build argument",
+            "name one: apt_mirror in [build] of afpub.toml",
         )
     ]
 
