@@ -52,7 +52,7 @@ def launch(published, tmp_path, home):
         )
         if not published.kernel("shell").exists():
             published.release("2026.11.1", kernel)
-        given = {**os.environ, "HOME": str(home), **(env or {})}
+        given = {**os.environ, "HOME": str(home), "TMPDIR": str(tmp_path), **(env or {})}
         return tools.run(
             [published.kernel("shell") / "launch", connection_file or published.connection_file(tmp_path)],
             env={key: value for key, value in given.items() if value is not None},
@@ -326,14 +326,14 @@ def alrb(tmp_path):
     return folder
 
 
-def test_analysisbase_is_set_up_quietly_and_jupyter_left_as_it_was(binds, launch, alrb):
+def test_analysisbase_is_set_up_quietly_and_jupyter_left_as_it_was(binds, launch, alrb, tmp_path):
     seen = launch(
         'echo "$AtlasProject,$JUPYTER_CONFIG_DIR,$JUPYTER_PATH,${PATH%%:*}"; cat "$AFPUB_ASETUP_LOG"',
         analysisbase="Good,1",
         env={"ATLAS_LOCAL_ROOT_BASE": str(alrb)},
     )
     assert seen.stdout.splitlines() == [f"Good,,,{alrb}/bin", "asetup got: Good,1"], seen.tail
-    assert "afpub: asetup Good,1 is done (its output: /tmp/afpub-asetup." in seen.tail
+    assert f"afpub: asetup Good,1 is done (its output: {tmp_path}/afpub-asetup." in seen.tail
 
 
 def test_python_of_the_release_gets_the_images_kernel(binds, published, tmp_path, home, alrb):
@@ -350,6 +350,7 @@ def test_python_of_the_release_gets_the_images_kernel(binds, published, tmp_path
             env={
                 **os.environ,
                 "ATLAS_LOCAL_ROOT_BASE": str(alrb),
+                "TMPDIR": str(tmp_path),
                 "APPTAINERENV_PREPEND_PATH": f"{sys.prefix}/bin",
             },
         ),
@@ -358,7 +359,7 @@ def test_python_of_the_release_gets_the_images_kernel(binds, published, tmp_path
     assert result.cells[0].output == f"{alrb}/bin/python3 None\n"
 
 
-def test_asetup_that_fails_stops_the_kernel_with_its_output(binds, launch, alrb):
+def test_asetup_that_fails_stops_the_kernel_with_its_output(binds, launch, alrb, tmp_path):
     done = launch(
         "echo kernel",
         analysisbase="Good,1",
@@ -370,7 +371,7 @@ def test_asetup_that_fails_stops_the_kernel_with_its_output(binds, launch, alrb)
     assert (asked, told) == ("asetup got: Bad,2 here", "no such release")
     assert sentence.startswith(
         "afpub: asetup Bad,2 here failed (code 1): the kernel 'Shell' was not started; "
-        "all that asetup printed is in /tmp/afpub-asetup."
+        f"all that asetup printed is in {tmp_path}/afpub-asetup."
     )
 
 

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from publisher.kernels.render import KERNELS, render_kernel, render_libexec, render_release
+from publisher.names import ImageName, ImageVersion, KernelName, ReleaseVersion
+from publisher.project.kernel import HelpLink, KernelDefinition, load_kernel
+from publisher.tree import Kind, pre_order
+
+RELEASE = ReleaseVersion("2026.11.1")
+IMAGE = ImageVersion("2026.11.0")
+KERNELSPECS = Path(__file__).parents[3] / "kernelspecs"
+
+
+@pytest.fixture
+def kernel(tmp_path):
+    def make(**values):
+        logo = tmp_path / "logo-64x64.png"
+        logo.write_bytes(b"png")
+        settings = {
+            "name": KernelName("pyroot3"),
+            "display_name": "PyROOT “3”",
+            "language": "python",
+            "image": ImageName("root"),
+            "command": ("python3", "-m", "ipykernel_launcher", "-f", "{connection_file}"),
+            "logos": (logo,),
+            **values,
+        }
+        return KernelDefinition(folder=tmp_path, **settings)
+
+    return make
+
+
+def files(kernel, **values):
+    entries = render_kernel(kernel, release=RELEASE, image_version=IMAGE, **values)
+    return {entry.path: entry for entry in entries}
+
+
+def conf(kernel):
+    rows = files(kernel)["kernel.conf"].content.decode().splitlines()
+    return [row for row in rows if not row.startswith("#")]
+
+
+def test_kernel_json_is_deterministic_and_has_no_environment(kernel):
+    content = files(kernel(debugger=True, description="ROOT"))["kernel.json"].content
+    assert content.decode() == (
+        "{\n"
+        ' "argv": [\n  "{resource_dir}/launch",\n  "{connection_file}"\n ],\n'
+        ' "display_name": "PyROOT “3”",\n'
+        ' "env": {},\n'
+        ' "language": "python",\n'
+        ' "metadata": {\n'
+        '  "afpub": {\n'
+        '   "description": "ROOT",\n   "image": "root",\n'
+        '   "image_version": "2026.11.0",\n   "release": "2026.11.1"\n'
+        "  },\n"
+        '  "debugger": true\n'
+        " }\n"
+        "}\n"
+    )
+
+
+def test_absolute_launcher_for_servers_that_do_not_know_resource_dir(kernel):
+    content = files(kernel(), mount="/cvmfs/kernels.example.org/af/")["kernel.json"].content
+    assert json.loads(content)["argv"] == [
+        "/cvmfs/kernels.example.org/af/releases/2026.11.1/share/jupyter/kernels/pyroot3/launch",
+        "{connection_file}",
+    ]
+
+
+def test_optional_parts_of_kernel_json(kernel):
+    rich = kernel(
+        interrupt_mode="message",
+        metadata='{"group": "ROOT", "debugger": true}',
+        help_links=(HelpLink(text="ROOT", url="https://root.cern/"),),
+    )
+    spec = json.loads(files(rich)["kernel.json"].content)
+    assert spec["interrupt_mode"] == "message"
+    assert spec["help_links"] == [{"text": "ROOT", "url": "https://root.cern/"}]
+    assert spec["metadata"]["group"] == "ROOT"
+    assert spec["metadata"]["debugger"] is False
+    assert "interrupt_mode" not in json.loads(files(kernel())["kernel.json"].content)
+
+
+def test_data_file_of_a_plain_kernel(kernel):
+    assert conf(kernel()) == [
+        "FORMAT=1",
+        "KERNEL=pyroot3",
+        "DISPLAY_NAME=PyROOT “3”",
+        "RELEASE=2026.11.1",
+        "MODE=image",
+        "IMAGE=root/2026.11.0",
+        "GPU=none",
+        "USER_SITE=no",
+        "ARG=python3",
+        "ARG=-m",
+        "ARG=ipykernel_launcher",
+        "ARG=-f",
+        "ARG={connection_file}",
+        "ARG=--HistoryManager.hist_file=:memory:",
+    ]
+
+
+def test_data_file_of_a_kernel_with_everything(kernel):
+    rows = conf(
+        kernel(
+            gpu="auto",
+            user_site=True,
+            python_ver="2",
+            user_setup="~/notebooks/.user_setups",
+            analysisbase="AnalysisBase,21.2.111",
+            history=True,
+        )
+    )
+    assert {
+        "GPU=auto",
+        "USER_SITE=yes",
+        "PYTHON_VER=2",
+        "USER_SETUP=~/notebooks/.user_setups",
+        "ANALYSISBASE=AnalysisBase,21.2.111",
+        "TOUCH=/cvmfs/atlas.cern.ch",
+        "PASS=ALRB_*",
+    } <= set(rows)
+    assert rows[-1] == "ARG={connection_file}"
+
+
+def test_only_ipykernel_gets_the_history_option(kernel):
+    rows = conf(kernel(command=("python3", "-m", "xeus", "-f", "{connection_file}")))
+    assert rows[-1] == "ARG={connection_file}"
+
+
+def test_nothing_of_atlas_is_in_a_kernel_that_does_not_ask_for_it(kernel):
+    text = b"".join(entry.content or b"" for entry in files(kernel()).values())
+    assert b"atlas" not in text.lower()
+
+
+def test_launcher_is_a_relative_link_into_the_release(kernel):
+    entries = {entry.path: entry for entry in render_release([(kernel(), IMAGE)], release=RELEASE)}
+    link = entries[f"{KERNELS}/pyroot3/launch"]
+    assert link.kind is Kind.SYMLINK
+    assert link.target == "../../../../libexec/launch"
+    assert entries["libexec/launch"].mode == 0o755
+    assert link.size_bytes == len(link.target)
+
+
+def test_release_has_every_folder_once_and_is_in_pre_order(kernel):
+    pairs = [(kernel(), IMAGE), (kernel(name=KernelName("rootcpp")), IMAGE)]
+    entries = render_release(pairs, release=RELEASE, mtime_s=7)
+    paths = [entry.path for entry in entries]
+    assert list(entries) == pre_order(entries)
+    assert len(paths) == len(set(paths))
+    assert all(entry.mtime_s == 7 for entry in entries)
+    assert [entry.path for entry in entries if entry.kind is Kind.DIRECTORY] == [
+        "libexec",
+        "share",
+        "share/jupyter",
+        "share/jupyter/kernels",
+        "share/jupyter/kernels/pyroot3",
+        "share/jupyter/kernels/rootcpp",
+    ]
+
+
+def test_libexec_holds_the_launcher_and_what_it_needs():
+    modes = {entry.path: entry.mode for entry in render_libexec()}
+    assert modes == {"common.sh": 0o644, "launch": 0o755, "start": 0o755, "watch": 0o755}
+
+
+@pytest.mark.parametrize("name", ["pyroot2", "pyroot3", "python3-ml", "python3-ml-usersite", "rootcpp"])
+def test_projects_own_kernels_have_logos_and_cells(name):
+    kernel = load_kernel(KERNELSPECS / name)
+    assert [logo.name for logo in kernel.logos] == ["logo-32x32.png", "logo-64x64.png", "logo-svg.svg"]
+    for size, logo in zip((32, 64), kernel.logos, strict=False):
+        header = logo.read_bytes()[:24]  # PNG signature, IHDR, width, height
+        assert header == b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + size.to_bytes(4) * 2
+    assert all(cell.expect for cell in kernel.smoke)
+    assert kernel.user_setup == "~/notebooks/.user_setups"
