@@ -115,7 +115,11 @@ def chunks(stream: BinaryIO, rule: ChunkRule) -> Iterator[bytes]:
     """The chunks of a stream, one after the other; a single one where nothing cuts it."""
     buffer = b""
     while True:
-        buffer += stream.read(rule.most + 1 - len(buffer))
+        while len(buffer) <= rule.most:  # a short read is not the end of the file
+            block = stream.read(rule.most + 1 - len(buffer))
+            if not block:
+                break
+            buffer += block
         cut = _cut(buffer, rule)
         if buffer or cut:
             yield buffer[:cut]

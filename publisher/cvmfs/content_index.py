@@ -1,0 +1,91 @@
+"""Which contents are in the store already: a cache, safe to delete at any time."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import sqlite3
+import threading
+from pathlib import Path
+from typing import Self
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS contents (
+    key BLOB PRIMARY KEY, digest BLOB NOT NULL, stored_bytes INTEGER NOT NULL
+) WITHOUT ROWID
+"""
+
+
+class ContentIndex:
+    """Remembers under which digest a content is stored, so that a rebuilt image need not be compressed again.
+
+    Every answer is checked against the object's existence and size by the caller. A damaged file is made anew.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._fresh: dict[bytes, tuple[bytes, int]] = {}
+        self._database = self._open()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
+    def _open(self) -> sqlite3.Connection | None:
+        for _ in range(2):
+            database = None
+            try:
+                database = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+                database.execute("PRAGMA synchronous=OFF")
+                database.execute(_SCHEMA)
+                database.execute("SELECT key, digest, stored_bytes FROM contents LIMIT 1").fetchall()
+            except sqlite3.Error:
+                if database is not None:
+                    database.close()
+                with contextlib.suppress(OSError):
+                    self._path.unlink()
+            else:
+                return database
+        return None
+
+    @staticmethod
+    def key(data: bytes, how: str) -> bytes:
+        """The key of a content stored in a certain way."""
+        return hashlib.sha256(hashlib.sha256(data).digest() + how.encode()).digest()
+
+    def get(self, key: bytes) -> tuple[bytes, int] | None:
+        """The raw digest and the stored size of a content."""
+        with self._lock:
+            if key in self._fresh:
+                return self._fresh[key]
+            if self._database is None:
+                return None
+            try:
+                row = self._database.execute(
+                    "SELECT digest, stored_bytes FROM contents WHERE key=?", (key,)
+                ).fetchone()
+            except sqlite3.Error:
+                return None
+        return (bytes(row[0]), int(row[1])) if row else None
+
+    def put(self, key: bytes, digest: bytes, stored_bytes: int) -> None:
+        """Remembers a content until :meth:`flush` writes it down."""
+        with self._lock:
+            self._fresh[key] = (digest, stored_bytes)
+
+    def flush(self) -> None:
+        """Writes down what is new; called when the objects are on disk. Failing loses time later, nothing else."""
+        with self._lock:
+            if self._database is None:
+                return
+            rows = [(key, *value) for key, value in self._fresh.items()]
+            with contextlib.suppress(sqlite3.Error):
+                self._database.execute("BEGIN")
+                self._database.executemany("INSERT OR REPLACE INTO contents VALUES (?, ?, ?)", rows)
+                self._database.execute("COMMIT")
+                self._fresh.clear()

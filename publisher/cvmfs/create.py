@@ -1,0 +1,136 @@
+"""Creating a repository: all at once, or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+
+from publisher.cvmfs.catalog import SCHEMA, SCHEMA_REVISION, CatalogContents, CatalogRef, encode_catalog
+from publisher.cvmfs.commit import Commit, commit
+from publisher.cvmfs.compression import METADATA
+from publisher.cvmfs.counters import Counters, Statistics, count
+from publisher.cvmfs.digest import ObjectKind
+from publisher.cvmfs.disk import failing_as, make_folder, sync_path, write_new
+from publisher.cvmfs.history import History, Tag
+from publisher.cvmfs.keys import KeyFiles, load_private_key
+from publisher.cvmfs.manifest import MANIFEST_NAME, Manifest
+from publisher.cvmfs.reflog import Reflog
+from publisher.cvmfs.rows import DIRECTORY_SIZE, Flag, Row
+from publisher.cvmfs.settings import SIDE_FOLDER, Settings, encode_settings, settings_path
+from publisher.cvmfs.signing import load_signer, new_whitelist, signed_whitelist
+from publisher.cvmfs.store import ObjectStore
+from publisher.cvmfs.whitelist import WHITELIST_NAME
+from publisher.errors import DiskError
+from publisher.names import Fqrn
+
+FIRST_REVISION = 1
+_REPLICA = ".cvmfs_master_replica"
+"""Its presence allows replication to a stratum 1."""
+
+
+def create_repository(
+    folder: Path,
+    fqrn: Fqrn,
+    *,
+    keys_folder: Path,
+    settings: Settings,
+    now: datetime,
+    metainfo: Mapping[str, object] | None = None,
+) -> Manifest:
+    """Makes a repository with an empty root and a whitelist for 30 days.
+
+    It is built beside its place and moved there when it is whole.
+
+    Args:
+        folder: where; must not exist, or be empty.
+        fqrn: the repository's name.
+        keys_folder: holds its keys, see :func:`publisher.cvmfs.keys.create_keys`.
+        settings: how it is written, from now on.
+        now: the time of its first revision.
+        metainfo: what administrators are to know: administrator, email, organisation, description...
+
+    Raises:
+        DiskError: something else is in the folder, or the disk is full or broken.
+        TrustError: a key is missing.
+    """
+    _check_free(folder)
+    make_folder(folder.parent)
+    with failing_as("make a folder in", folder.parent):
+        building = Path(tempfile.mkdtemp(prefix=f".{folder.name}.new-", dir=folder.parent))
+    try:
+        manifest = _build(building, fqrn, keys_folder, settings, now, metainfo or {})
+        with failing_as("make the repository", folder):
+            building.chmod(0o755)
+            os.replace(building, folder)  # noqa: PTH105 - the call that is atomic, by its own name
+            sync_path(folder.parent)
+    except BaseException:
+        with suppress(OSError):
+            shutil.rmtree(building)
+        raise
+    return manifest
+
+
+def _check_free(folder: Path) -> None:
+    if (folder / MANIFEST_NAME).exists():
+        raise DiskError(f"there is a repository in {folder} already", hint="give another folder")
+    with failing_as("read the folder", folder):
+        if os.path.lexists(folder) and (not folder.is_dir() or folder.is_symlink() or any(folder.iterdir())):
+            raise DiskError(f"{folder} is not empty", hint="give a new or empty folder for the repository")
+
+
+def _build(  # noqa: PLR0913 - what a repository is made of
+    folder: Path,
+    fqrn: Fqrn,
+    keys_folder: Path,
+    settings: Settings,
+    now: datetime,
+    metainfo: Mapping[str, object],
+) -> Manifest:
+    files = KeyFiles(folder=keys_folder, fqrn=fqrn)
+    signer = load_signer(files)
+    master = load_private_key(files.master_key)
+    now_s = int(now.timestamp())
+    make_folder(folder / SIDE_FOLDER, 0o700)
+    write_new(settings_path(folder), encode_settings(settings))
+    write_new(folder / _REPLICA, b"")
+    whitelist = new_whitelist(signer, fqrn, algorithm=settings.algorithm, now=now)
+    write_new(folder / WHITELIST_NAME, signed_whitelist(whitelist, master, settings.algorithm))
+    store = ObjectStore(folder, algorithm=settings.algorithm)
+    catalog = encode_catalog(_empty_root(now_s, settings.ttl_s))
+    root = store.add(catalog, ObjectKind.CATALOG, METADATA)
+    tag = Tag(name="", root=root, revision=FIRST_REVISION, published_s=now_s, size_bytes=len(catalog))
+    change = Commit(
+        former=Manifest(root=root, root_size_bytes=len(catalog), fqrn=fqrn, revision=0),
+        root=CatalogRef(path="", digest=root, size_bytes=len(catalog)),
+        revision=FIRST_REVISION,
+        ttl_s=settings.ttl_s,
+        garbage_collectable=settings.garbage_collectable,
+        history=History(fqrn=fqrn).with_head(tag),
+        metainfo=(json.dumps(metainfo, indent=2, sort_keys=True) + "\n").encode(),
+        now_s=now_s,
+    )
+    return commit(folder, store, signer, change, Reflog(fqrn=fqrn))
+
+
+def _empty_root(now_s: int, ttl_s: int) -> CatalogContents:
+    row = Row(path="", mode=0o040755, size=DIRECTORY_SIZE, mtime=now_s, flags=Flag.DIRECTORY, links=2)
+    properties = {
+        "schema": SCHEMA,
+        "schema_revision": SCHEMA_REVISION,
+        "TTL": str(ttl_s),
+        "last_modified": str(now_s),
+        "revision": str(FIRST_REVISION),
+    }
+    return CatalogContents(
+        rows=(row,),
+        nested=(),
+        binds=(),
+        properties=properties,
+        statistics=Statistics(own=count((row,), nested=0), subtree=Counters()),
+    )

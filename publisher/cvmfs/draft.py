@@ -1,0 +1,178 @@
+"""One catalog being changed, held in memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from publisher.cvmfs.catalog import SCHEMA, SCHEMA_REVISION, Catalog, CatalogContents, CatalogRef
+from publisher.cvmfs.counters import Counters, Statistics, count
+from publisher.cvmfs.digest import ZERO, Digest
+from publisher.cvmfs.rows import Flag, Row
+
+_WRITTEN_ANEW = {"schema", "schema_revision", "revision", "last_modified", "previous_revision", "root_prefix", "TTL"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Former:
+    """The catalog that was mounted at a path before."""
+
+    ref: CatalogRef
+    revision: int
+    rows: dict[str, Row]
+    nested: dict[str, CatalogRef]
+    subtree: Counters
+    properties: dict[str, str]
+
+
+@dataclass(kw_only=True, slots=True)
+class Draft:
+    """A catalog being changed: its rows, and what is mounted in it."""
+
+    mount: str
+    rows: dict[str, Row] = field(default_factory=dict)
+    children: dict[str, set[str]] = field(default_factory=dict)
+    """Names in each directory."""
+    nested: dict[str, CatalogRef] = field(default_factory=dict)
+    binds: tuple[CatalogRef, ...] = ()
+    former: Former | None = None
+    dirty: bool = False
+
+    def put(self, row: Row) -> None:
+        """Adds a row, or replaces the one of the same path."""
+        self.rows[row.path] = row
+        if row.path != self.mount:
+            self.children.setdefault(row.parent, set()).add(row.name)
+        self.dirty = True
+
+    def drop(self, path: str) -> list[str]:
+        """Removes a row and all below it in this catalog; gives the mount points among them."""
+        self.children.get(path.rpartition("/")[0], set()).discard(path.rpartition("/")[2])
+        self.dirty = True
+        mounts = []
+        waiting = [path]
+        while waiting:
+            at = waiting.pop()
+            row = self.rows.pop(at)
+            if row.mount_point:
+                mounts.append(at)
+            waiting.extend(f"{at}/{name}" for name in self.children.pop(at, ()))
+        return mounts
+
+    def tree_order(self) -> Iterator[Row]:
+        """The rows, the catalog's root first, siblings by the bytes of their names."""
+        waiting = [self.mount]
+        while waiting:
+            path = waiting.pop()
+            yield self.rows[path]
+            names = sorted(self.children.get(path, ()), key=os.fsencode, reverse=True)
+            waiting.extend(f"{path}/{name}" for name in names)
+
+    def settle_links(self) -> None:
+        """Puts every link count right: 2 and the sub-directories for directories, the members for hard links."""
+        for path, row in list(self.rows.items()):
+            names = self.children.get(path, ())
+            if row.is_directory and not row.mount_point and not row.bind_mount:
+                links = 2 + sum(self.rows[f"{path}/{name}"].is_directory for name in names)
+                if links != row.links:
+                    self.rows[path] = replace(row, links=links)
+        self._settle_groups()
+
+    def _settle_groups(self) -> None:
+        members: dict[Row, list[str]] = {}
+        for row in self.tree_order():
+            if not row.is_directory and (row.group or row.links > 1):
+                # Links of one file are equal in everything but the name; what is not, is a file of its own.
+                members.setdefault(replace(row, path=row.parent, links=1), []).append(row.path)
+        number = 0
+        for alike, paths in members.items():
+            alone = len(paths) == 1 or not alike.group
+            number += not alone
+            for path in paths:
+                row = self.rows[path]
+                links, own = (1, 0) if alone else (len(paths), number)
+                if (row.links, row.group) != (links, own):
+                    self.rows[path] = replace(row, links=links, group=own)
+
+    def unchanged(self, ttl_s: int | None) -> bool:
+        """True when the catalog that was here before says the same."""
+        former = self.former
+        if former is None or former.rows != self.rows:
+            return False
+        if ttl_s is not None and former.properties.get("TTL", str(ttl_s)) != str(ttl_s):
+            return False
+        return not any(self.mounted_changes())
+
+    def mounted_changes(self) -> tuple[list[CatalogRef], list[CatalogRef]]:
+        """The nested catalogs that went, and those that came."""
+        before = self.former.nested if self.former else {}
+        went = [ref for path, ref in before.items() if _digest(self.nested, path) != ref.digest]
+        came = [ref for path, ref in self.nested.items() if _digest(before, path) != ref.digest]
+        return went, came
+
+    def contents(self, *, revision: int, now_s: int, ttl_s: int | None, subtree: Counters) -> CatalogContents:
+        """All that goes into the new catalog."""
+        former = self.former
+        properties = {"schema": SCHEMA, "schema_revision": SCHEMA_REVISION}
+        if self.mount:
+            properties["root_prefix"] = self.mount
+        if former is not None:
+            properties |= {key: value for key, value in former.properties.items() if key not in _WRITTEN_ANEW}
+        if ttl_s is not None:
+            properties["TTL"] = str(ttl_s)
+        properties["last_modified"] = str(now_s)
+        properties["revision"] = str(revision)
+        properties["previous_revision"] = str(former.ref.digest) if former else ZERO
+        rows = tuple(self.tree_order())
+        return CatalogContents(
+            rows=rows,
+            nested=tuple(self.nested[path] for path in sorted(self.nested, key=os.fsencode)),
+            binds=self.binds,
+            properties=properties,
+            statistics=Statistics(own=count(rows, nested=len(self.nested)), subtree=subtree),
+        )
+
+    @property
+    def mount_row(self) -> Row:
+        """The row of the mount point as the parent catalog has it."""
+        root = self.rows[self.mount]
+        return replace(root, flags=(root.flags & ~Flag.NESTED_ROOT) | Flag.MOUNT_POINT)
+
+
+def draft_of(catalog: Catalog, ref: CatalogRef) -> Draft:
+    """A draft that says what a catalog says.
+
+    Raises:
+        FormatError: the catalog is damaged.
+    """
+    draft = Draft(mount=ref.path, binds=catalog.binds())
+    for row in catalog.rows():
+        draft.put(row)
+    draft.nested = {each.path: each for each in catalog.nested()}
+    draft.former = Former(
+        ref=ref,
+        revision=catalog.revision,
+        rows=dict(draft.rows),
+        nested=dict(draft.nested),
+        subtree=catalog.statistics().subtree,
+        properties=dict(catalog.properties),
+    )
+    draft.dirty = False
+    return draft
+
+
+def _digest(refs: dict[str, CatalogRef], path: str) -> Digest | None:
+    ref = refs.get(path)
+    return ref.digest if ref else None
+
+
+def nested_root(row: Row) -> Row:
+    """A directory's row as the root row of a nested catalog."""
+    return replace(row, flags=(row.flags & ~Flag.MOUNT_POINT) | Flag.NESTED_ROOT)
+
+
+def plain_directory(path: str, *, now_s: int) -> Row:
+    """The row of a directory that is made because something goes below it."""
+    return Row(path=path, mode=0o040755, size=4096, mtime=now_s, flags=Flag.DIRECTORY, links=2)
+

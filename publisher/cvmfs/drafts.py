@@ -1,0 +1,335 @@
+"""The catalogs of a repository being changed: only those on the way to a change are loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from publisher.cvmfs.catalog import CatalogRef, encode_catalog
+from publisher.cvmfs.counters import Counters
+from publisher.cvmfs.digest import Digest
+from publisher.cvmfs.draft import Draft, draft_of, nested_root, plain_directory
+from publisher.cvmfs.reader import Reader
+from publisher.cvmfs.rows import MARKER, VIRTUAL, Content, Flag, Row, name_fault, row_of_entry
+from publisher.errors import NotFoundError, RepositoryError
+from publisher.names import RepoPath
+from publisher.tree import Entry, Kind
+
+StoreCatalog = Callable[[str, bytes], CatalogRef]
+"""Stores a catalog mounted at a path and says how to refer to it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What writing the drafts came to."""
+
+    root: CatalogRef
+    revision: int
+    changed: bool
+    """False when the root catalog is the one that was there."""
+    catalogs_written: int
+
+
+class Drafts:
+    """The catalogs of the newest revision, changed in memory."""
+
+    def __init__(self, reader: Reader, *, now_s: int, nanoseconds: bool) -> None:
+        self._reader = reader
+        self._now_s = now_s
+        self._nanoseconds = nanoseconds
+        root_ref = CatalogRef(
+            path="", digest=reader.root_hash, size_bytes=reader.manifest.root_size_bytes
+        )
+        self._loaded: dict[str, Draft] = {"": draft_of(reader.catalog(root_ref), root_ref)}
+        self._former: dict[str, CatalogRef] = {}
+        """Catalogs that were mounted below something that was replaced or removed."""
+        self._totals: dict[Digest, Counters] = {}
+
+    def lookup(self, path: str) -> Row | None:
+        """The row of a path, as the catalog has it that holds the entry."""
+        draft = self._holder(path)
+        return None if draft is None else draft.rows.get(path)
+
+    def _holder(self, path: str) -> Draft | None:
+        """The catalog that has, or would have, the row of a path; None when a directory above is missing."""
+        draft = self._loaded[""]
+        at = ""
+        for name in path.split("/")[1:-1]:
+            at = f"{at}/{name}"
+            row = draft.rows.get(at)
+            if row is None or not row.is_directory:
+                return None
+            if row.mount_point:
+                draft = self._load(draft, at)
+        return draft
+
+    def home(self, path: str) -> Draft:
+        """The catalog that has, or would have, the row of a path whose parent is there."""
+        draft = self._holder(path)
+        assert draft is not None
+        return draft
+
+    def _load(self, parent: Draft, mount: str) -> Draft:
+        if mount not in self._loaded:
+            self._loaded[mount] = self._read(parent.nested[mount])
+        return self._loaded[mount]
+
+    def _read(self, ref: CatalogRef) -> Draft:
+        return draft_of(self._reader.catalog(ref), ref)
+
+    def remove(self, path: RepoPath) -> None:
+        """Removes what is at a path, and all below it.
+
+        Raises:
+            NotFoundError: nothing is there.
+            RepositoryError: the path is the root, or the repository's own.
+        """
+        _check_place(path)
+        if not path:
+            raise RepositoryError("the root of a repository cannot be removed")
+        if self.lookup(path) is None:
+            raise NotFoundError(f"cannot remove {path}: it is not in the repository")
+        self._clear(path)
+        self._touch(path.parent)
+
+    def _clear(self, path: str) -> None:
+        draft = self.home(path)
+        for mount in draft.drop(path):
+            ref = draft.nested.pop(mount, None)
+            below = f"{mount}/"
+            for loaded in [each for each in self._loaded if each == mount or each.startswith(below)]:
+                del self._loaded[loaded]
+            if ref is not None:
+                self._remember(ref)
+
+    def _remember(self, ref: CatalogRef) -> None:
+        """Keeps a nested catalog, and all in it, to be compared with what comes in its place."""
+        waiting = [ref]
+        while waiting:
+            at = waiting.pop()
+            self._former.setdefault(at.path, at)
+            waiting.extend(self._reader.catalog(at).nested())
+
+    def _touch(self, path: str) -> None:
+        """A directory whose listing changed gets the time of the change, as on any file system."""
+        draft = self.home(path)
+        row = draft.rows[path]
+        if row.mount_point:
+            draft = self._load(draft, path)
+            row = draft.rows[path]
+        draft.put(replace(row, mtime=self._now_s, mtimens=0 if self._nanoseconds else None))
+
+    def graft(
+        self,
+        at: RepoPath,
+        entries: Iterable[Entry],
+        catalogs: frozenset[str],
+        contents: Mapping[str, Content],
+        marker: Content,
+    ) -> None:
+        """Puts a tree in the place of what is at a path.
+
+        Args:
+            at: where; missing directories above it are made.
+            entries: the tree, in tree order.
+            catalogs: paths in the tree that begin a nested catalog; directories with a marker do anyway.
+            contents: of the tree's files, by path.
+            marker: the content of a marker, for nested catalogs that have none.
+
+        Raises:
+            RepositoryError: the tree cannot be held by a repository, or the place is not free for it.
+        """
+        _check_place(at)
+        self._make_parents(at)
+        existed = self.lookup(at) is not None
+        if at and existed:
+            self._clear(at)
+        elif not at:
+            self._empty_root()
+        builder = _Builder(self, at, contents, catalogs | _marked(entries), marker)
+        for entry in entries:
+            builder.add(entry, nanoseconds=self._nanoseconds)
+        builder.finish()
+        if at and not existed:
+            self._touch(at.parent)
+
+    def _empty_root(self) -> None:
+        root = self._loaded[""]
+        for name in sorted(root.children.get("", ())):
+            if f"/{name}" != VIRTUAL:
+                self._clear(f"/{name}")
+
+    def _make_parents(self, at: RepoPath) -> None:
+        missing = []
+        above = at.parent
+        while above and self.lookup(above) is None:
+            missing.append(above)
+            above = above.parent
+        row = self.lookup(above)
+        if row is not None and not row.is_directory:
+            raise RepositoryError(f"cannot publish at {at}: {above} is a {row.kind}, not a directory")
+        for path in reversed(missing):
+            self.home(path).put(plain_directory(path, now_s=self._now_s))
+            self._touch(path.parent)
+
+    def begin(self, parent: Draft, row: Row) -> Draft:
+        """A new nested catalog at a directory; compared with the one that was there when it is written."""
+        former = self._former.get(row.path)
+        draft = Draft(mount=row.path, former=self._read(former).former if former else None)
+        draft.put(nested_root(row))
+        parent.put(replace(row, flags=row.flags | Flag.MOUNT_POINT))
+        self._loaded[row.path] = draft
+        return draft
+
+    def room(self, at: str) -> tuple[str, int]:
+        """The catalog that would hold the row of a path, and its rows without those that would be replaced."""
+        draft = self._loaded[""]
+        path = ""
+        for name in at.split("/")[1:-1]:
+            path = f"{path}/{name}"
+            row = draft.rows.get(path)
+            if row is None or not row.is_directory:
+                break
+            if row.mount_point:
+                draft = self._load(draft, path)
+        below = f"{at}/"
+        return draft.mount, sum(path != at and not path.startswith(below) for path in draft.rows)
+
+    def entries(self) -> dict[str, int]:
+        """The number of rows of each catalog that was touched, by mount path."""
+        return {mount: len(draft.rows) for mount, draft in self._loaded.items() if draft.dirty}
+
+    def write(self, store: StoreCatalog, *, ttl_s: int) -> Outcome:
+        """Writes the catalogs that changed, from the innermost outwards.
+
+        Raises:
+            FormatError: an existing catalog is damaged.
+            DiskError: one cannot be written.
+        """
+        written = 0
+        ref = None
+        for mount in sorted(self._loaded, key=lambda path: (path != "", path.count("/")), reverse=True):
+            draft = self._loaded[mount]
+            own_ttl = None if mount else ttl_s
+            if draft.dirty:
+                draft.settle_links()
+            if draft.former is not None and draft.unchanged(own_ttl):
+                ref = draft.former.ref
+            else:
+                ref = self._write_one(draft, store, own_ttl)
+                written += 1
+            if mount:
+                self._enter(draft, ref)
+        assert ref is not None
+        changed = ref.digest != self._reader.root_hash
+        revision = self._reader.manifest.revision + changed
+        return Outcome(root=ref, revision=revision, changed=changed, catalogs_written=written)
+
+    def _write_one(self, draft: Draft, store: StoreCatalog, ttl_s: int | None) -> CatalogRef:
+        former = draft.former
+        revision = former.revision + 1 if former else 1
+        if not draft.mount:
+            revision = self._reader.manifest.revision + 1
+        went, came = draft.mounted_changes()
+        subtree = former.subtree if former else Counters()
+        for ref in went:
+            subtree -= self._total(ref)
+        for ref in came:
+            subtree += self._total(ref)
+        contents = draft.contents(revision=revision, now_s=self._now_s, ttl_s=ttl_s, subtree=subtree)
+        ref = store(draft.mount, encode_catalog(contents))
+        self._totals[ref.digest] = contents.statistics.total
+        return ref
+
+    def _total(self, ref: CatalogRef) -> Counters:
+        if ref.digest not in self._totals:
+            self._totals[ref.digest] = self._reader.catalog(ref).statistics().total
+        return self._totals[ref.digest]
+
+    def _enter(self, draft: Draft, ref: CatalogRef) -> None:
+        """Puts a nested catalog into its parent."""
+        parent = self.home(draft.mount)
+        parent.nested[draft.mount] = ref
+        if parent.rows[draft.mount] != draft.mount_row:
+            parent.put(draft.mount_row)
+
+
+def _check_place(path: RepoPath) -> None:
+    if path == VIRTUAL or path.startswith(f"{VIRTUAL}/") or path.name == MARKER:
+        raise RepositoryError(f"{path} is the repository's own; nothing can be published there or removed")
+
+
+def _marked(entries: Iterable[Entry]) -> frozenset[str]:
+    return frozenset(entry.parent for entry in entries if entry.name == MARKER and entry.kind is Kind.FILE)
+
+
+class _Builder:
+    """Turns a tree into rows, catalog by catalog."""
+
+    def __init__(
+        self, drafts: Drafts, at: RepoPath, contents: Mapping[str, Content], catalogs: frozenset[str], marker: Content
+    ) -> None:
+        self._drafts = drafts
+        self._at = at
+        self._contents = contents
+        self._catalogs = catalogs - ({""} if not at else set())
+        self._marker = marker
+        self._stack: list[tuple[str, Draft]] = []
+        """Directories that are being filled, with the catalog that their entries go to."""
+        self._begun: list[Draft] = []
+
+    def add(self, entry: Entry, *, nanoseconds: bool) -> None:
+        path = f"{self._at}/{entry.path}" if entry.path else str(self._at)
+        fault = name_fault(entry.name) if entry.path else ""
+        if path == VIRTUAL:
+            fault = "is the repository's own"
+        if fault:
+            raise RepositoryError(f"cannot publish {path!r}: the name {fault}")
+        row = row_of_entry(entry, path, self._contents.get(entry.path), nanoseconds=nanoseconds)
+        if not entry.path:
+            self._start(replace(row, group=0))
+            return
+        while self._stack and self._stack[-1][0] != row.parent:
+            self._stack.pop()
+        if not self._stack or path in self._stack[-1][1].rows:
+            raise RepositoryError(f"the tree to publish is not in order at {path}")
+        if not self._at and path == f"/{MARKER}":
+            raise RepositoryError(f"the root of a repository cannot hold {MARKER}")
+        self._put(row, self._stack[-1][1], entry.path)
+
+    def _start(self, row: Row) -> None:
+        draft = self._drafts.home(row.path)
+        if not row.path and not row.is_directory:
+            raise RepositoryError("the root of a repository must be a directory")
+        self._put(row, draft, "")
+
+    def _put(self, row: Row, draft: Draft, inner: str) -> None:
+        if row.is_directory and inner in self._catalogs:
+            draft = self._drafts.begin(draft, row)
+            self._begun.append(draft)
+        else:
+            if inner in self._catalogs:
+                raise RepositoryError(f"{row.path} cannot begin a nested catalog: it is a {row.kind}")
+            draft.put(row)
+        if row.is_directory:
+            self._stack.append((row.path, draft))
+
+    def finish(self) -> None:
+        """Adds the markers that the tree does not have."""
+        for draft in self._begun:
+            path = f"{draft.mount}/{MARKER}"
+            if path not in draft.rows:
+                root = draft.rows[draft.mount]
+                draft.put(
+                    Row(
+                        path=path,
+                        mode=0o100644,
+                        uid=root.uid,
+                        gid=root.gid,
+                        mtime=root.mtime,
+                        mtimens=root.mtimens,
+                        flags=Flag.FILE | self._marker.flags,
+                        digest=self._marker.digest,
+                    )
+                )
+

@@ -1,0 +1,332 @@
+"""Publishing: trees put into a repository, and paths removed, in one revision."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+from publisher.cvmfs.catalog import CatalogRef
+from publisher.cvmfs.commit import Commit, commit, read_reflog
+from publisher.cvmfs.compression import METADATA
+from publisher.cvmfs.content_index import ContentIndex
+from publisher.cvmfs.contents import ContentWriter
+from publisher.cvmfs.digest import Digest, ObjectKind
+from publisher.cvmfs.disk import make_folder
+from publisher.cvmfs.drafts import Drafts, Outcome
+from publisher.cvmfs.history import History, Tag
+from publisher.cvmfs.keys import KeyFiles
+from publisher.cvmfs.limits import Limits, check_catalog_sizes, check_file_sizes, count_by_catalog, refuse
+from publisher.cvmfs.lock import exclusive
+from publisher.cvmfs.reader import Reader, open_repository
+from publisher.cvmfs.rows import MARKER, Content
+from publisher.cvmfs.settings import SIDE_FOLDER, Settings, read_settings
+from publisher.cvmfs.signing import Signer, check_may_sign, load_signer
+from publisher.cvmfs.store import ObjectStore
+from publisher.errors import AlreadyPublishedError, RepositoryError, StaleBaseError
+from publisher.names import Fqrn, RepoPath, TagName
+from publisher.report import Report, collect
+from publisher.tree import Entry, Graft, Kind
+
+_MAX_JOBS = 8
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PublishProgress:
+    """How far a publish has come."""
+
+    step: str
+    """``contents``, ``catalogs`` or ``manifest``."""
+    files_done: int
+    files_total: int
+    bytes_done: int
+    bytes_total: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PublishResult:
+    """What a publish did."""
+
+    revision: int
+    root_hash: Digest
+    changed: bool
+    """False when the repository held all of it already; there is no new revision then."""
+    files: int
+    """Files that were read."""
+    read_bytes: int
+    objects_new: int
+    stored_bytes: int
+    """Bytes of the new objects as they are stored."""
+    catalogs_written: int
+    seconds: float
+    report: Report
+    """Warnings, such as very big files."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Loaded:
+    """A graft whose tree was read."""
+
+    at: RepoPath
+    entries: tuple[Entry, ...]
+    catalogs: frozenset[str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Session:
+    """A repository that this process holds and may change."""
+
+    folder: Path
+    reader: Reader
+    settings: Settings
+    signer: Signer
+    store: ObjectStore
+    now_s: int
+
+
+@contextlib.contextmanager
+def session(folder: Path, *, keys_folder: Path, now: datetime, wait_s: float = 0.0) -> Iterator[Session]:
+    """Holds a repository for a change; what a failure leaves behind is removed.
+
+    Raises:
+        TransactionOpenError: another publisher holds it.
+        TrustError: the keys or the whitelist do not allow to publish.
+        RepositoryError: there is no repository, or it cannot be changed.
+    """
+    with open_repository(folder):  # says so before a folder is made in a place that is no repository
+        pass
+    side = folder / SIDE_FOLDER
+    make_folder(side, 0o700)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(exclusive(side / "lock", what=f"the repository {folder}", wait_s=wait_s))
+        reader = stack.enter_context(open_repository(folder))
+        manifest = reader.manifest
+        if manifest.alternative_path:
+            raise RepositoryError(f"{folder} is an access controlled repository, which afpub cannot change")
+        files = KeyFiles(folder=keys_folder, fqrn=Fqrn(manifest.fqrn))
+        signer = load_signer(files)
+        check_may_sign(signer, folder, files, algorithm=manifest.algorithm, now=now)
+        settings = read_settings(folder, algorithm=manifest.algorithm)
+        index = stack.enter_context(ContentIndex(side / "contents.sqlite"))
+        store = ObjectStore(folder, algorithm=settings.algorithm, index=index)
+        store.sweep()
+        try:
+            yield Session(
+                folder=folder,
+                reader=reader,
+                settings=settings,
+                signer=signer,
+                store=store,
+                now_s=int(now.timestamp()),
+            )
+        finally:
+            store.sweep()
+
+
+def publish(  # noqa: PLR0913 - one call with everything a revision is made of
+    folder: Path,
+    *,
+    keys_folder: Path,
+    now: datetime,
+    grafts: tuple[Graft, ...] = (),
+    removals: tuple[RepoPath, ...] = (),
+    tag: TagName | None = None,
+    description: str = "",
+    base: Digest | None = None,
+    progress: Callable[[PublishProgress], None] | None = None,
+    wait_s: float = 0.0,
+    limits: Limits | None = None,
+    jobs: int | None = None,
+) -> PublishResult:
+    """Puts trees into a repository and removes paths, as one new revision or not at all.
+
+    Removals come first, then the grafts in their order.
+
+    Args:
+        folder: the repository.
+        keys_folder: holds its certificate and its private repository key.
+        now: the revision's time.
+        grafts: trees, each in the place of what is there.
+        removals: paths that must exist.
+        tag: a name for the revision, which must be new.
+        description: of the tag.
+        base: the root catalog that the change was made for; another one is refused.
+        progress: told from time to time how far it has come.
+        wait_s: how long to wait for another publisher, in seconds.
+        limits: sizes to stay below; those of the CVMFS tools when left out.
+        jobs: threads that compress; the number of processors when left out.
+
+    Raises:
+        TransactionOpenError: another publisher holds the repository.
+        StaleBaseError: the repository is not at ``base`` any more.
+        AlreadyPublishedError: the tag exists.
+        TrustError: the keys or the whitelist do not allow to publish.
+        NotFoundError: a path to remove is not there.
+        RepositoryError: the trees cannot be held by a repository.
+        DiskError: a file cannot be read or written, or changed meanwhile.
+    """
+    start = time.monotonic()
+    with session(folder, keys_folder=keys_folder, now=now, wait_s=wait_s) as held:
+        reader = held.reader
+        if base is not None and base != reader.root_hash:
+            raise StaleBaseError(
+                f"{folder} moved on to revision {reader.manifest.revision} ({reader.root_hash}) since {base}",
+                hint="run it again: it starts from the newest revision",
+            )
+        work = _Work(held, limits or Limits(), jobs or min(_MAX_JOBS, os.cpu_count() or 1), progress)
+        outcome = work.apply(grafts, removals)
+        work.tell("manifest")
+        history = _tagged(reader, outcome, held.now_s, tag, description)
+        if outcome.changed or history is not None:
+            _commit(held, outcome, history or reader.history())
+        totals = held.store.totals
+        return PublishResult(
+            revision=outcome.revision,
+            root_hash=outcome.root.digest,
+            changed=outcome.changed,
+            files=work.files_done,
+            read_bytes=work.bytes_done,
+            objects_new=totals.objects,
+            stored_bytes=totals.stored_bytes,
+            catalogs_written=outcome.catalogs_written,
+            seconds=time.monotonic() - start,
+            report=work.report,
+        )
+
+
+def _tagged(reader: Reader, outcome: Outcome, now_s: int, name: str | None, description: str) -> History | None:
+    """The tag database after the change; None when it stays as it is."""
+    history = reader.history()
+    head = Tag(
+        name="",
+        root=outcome.root.digest,
+        revision=outcome.revision,
+        published_s=now_s,
+        size_bytes=outcome.root.size_bytes,
+    )
+    result = history.with_head(head) if outcome.changed else history
+    if name is not None:
+        former = history.tag(name)
+        if former is not None and (outcome.changed or former.root != outcome.root.digest):
+            raise AlreadyPublishedError(
+                f"the tag {name!r} exists already: it names revision {former.revision}",
+                hint="choose another tag; tags never move",
+            )
+        if former is None:
+            result = result.with_tag(replace(head, name=name, description=description))
+    if result == history:
+        return None
+    return replace(result, previous=str(reader.manifest.history or ""))
+
+
+def _commit(held: Session, outcome: Outcome, history: History) -> None:
+    manifest = held.reader.manifest
+    reflog = read_reflog(held.folder, manifest, held.reader.history())
+    change = Commit(
+        former=manifest,
+        root=outcome.root,
+        revision=outcome.revision,
+        ttl_s=held.settings.ttl_s,
+        garbage_collectable=manifest.garbage_collectable,
+        history=history,
+        now_s=held.now_s,
+    )
+    commit(held.folder, held.store, held.signer, change, reflog)
+
+
+class _Work:
+    """Reads the trees, stores contents and catalogs, and keeps count."""
+
+    def __init__(
+        self, held: Session, limits: Limits, jobs: int, progress: Callable[[PublishProgress], None] | None
+    ) -> None:
+        self._held = held
+        self._limits = limits
+        self._jobs = jobs
+        self._progress = progress
+        self._files_total = 0
+        self._bytes_total = 0
+        self.files_done = 0
+        self.bytes_done = 0
+        self.report = Report()
+
+    def tell(self, step: str) -> None:
+        """Reports progress."""
+        if self._progress is not None:
+            self._progress(
+                PublishProgress(
+                    step=step,
+                    files_done=self.files_done,
+                    files_total=self._files_total,
+                    bytes_done=self.bytes_done,
+                    bytes_total=self._bytes_total,
+                )
+            )
+
+    def apply(self, grafts: tuple[Graft, ...], removals: tuple[RepoPath, ...]) -> Outcome:
+        """Stores everything but the manifest."""
+        held = self._held
+        trees = [self._load(graft) for graft in grafts]
+        drafts = Drafts(held.reader, now_s=held.now_s, nanoseconds=held.settings.nanoseconds)
+        for path in removals:
+            drafts.remove(path)
+        for tree in trees:
+            self._check_sizes(drafts, tree)
+        self.tell("contents")
+        marker = self._marker(trees)
+        for tree in trees:
+            contents = self._store_contents(tree.entries)
+            drafts.graft(tree.at, tree.entries, tree.catalogs, contents, marker)
+        self.tell("catalogs")
+        refuse(check_catalog_sizes(drafts.entries(), self._limits))
+        return drafts.write(self._store_catalog, ttl_s=held.settings.ttl_s)
+
+    def _load(self, graft: Graft) -> _Loaded:
+        entries = tuple(graft.tree)
+        if not entries or entries[0].path:
+            raise RepositoryError(f"the tree to publish at {graft.at or '/'} does not begin with its root")
+        marked = {entry.parent for entry in entries if entry.name == MARKER and entry.kind is Kind.FILE}
+        catalogs = frozenset(graft.catalogs | marked)
+        directories = {entry.path for entry in entries if entry.kind is Kind.DIRECTORY}
+        for path in sorted(catalogs - directories):
+            raise RepositoryError(f"{graft.at}/{path} cannot begin a nested catalog: the tree has no such directory")
+        files = [entry for entry in entries if entry.kind is Kind.FILE]
+        self._files_total += len(files)
+        self._bytes_total += sum(entry.size_bytes for entry in files)
+        self.report += collect(check_file_sizes(files, graft.at, self._limits))
+        return _Loaded(at=graft.at, entries=entries, catalogs=catalogs)
+
+    def _check_sizes(self, drafts: Drafts, tree: _Loaded) -> None:
+        outside, counts = count_by_catalog((entry.path for entry in tree.entries), tree.catalogs)
+        sizes = {f"{tree.at}/{path}".rstrip("/"): rows for path, rows in counts.items()}
+        mount, rows = drafts.room(tree.at)
+        refuse(check_catalog_sizes(sizes | {mount: rows + outside}, self._limits))
+
+    def _marker(self, trees: Iterable[_Loaded]) -> Content:
+        """The content of an empty file; stored only if a tree has nested catalogs."""
+        compressor = self._held.settings.compressor
+        algorithm = self._held.store.algorithm
+        digest = algorithm.digest(compressor.compress(b""))
+        if any(tree.catalogs for tree in trees):
+            self._held.store.add(b"", ObjectKind.FILE, compressor)
+        return Content(
+            size_bytes=0, algorithm=algorithm, compression=compressor.compression, digest=digest.raw
+        )
+
+    def _store_contents(self, entries: Iterable[Entry]) -> Mapping[str, Content]:
+        settings = self._held.settings
+        writer = ContentWriter(self._held.store, settings.compressor, settings.chunk_rule, jobs=self._jobs)
+        return writer.store_all(entries, self._count)
+
+    def _count(self, files: int, size_bytes: int) -> None:
+        self.files_done += files
+        self.bytes_done += size_bytes
+        self.tell("contents")
+
+    def _store_catalog(self, mount: str, data: bytes) -> CatalogRef:
+        digest = self._held.store.add(data, ObjectKind.CATALOG, METADATA)
+        return CatalogRef(path=mount, digest=digest, size_bytes=len(data))

@@ -1,0 +1,145 @@
+"""The local object store, written to."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from publisher.cvmfs.compression import Compressor
+from publisher.cvmfs.content_index import ContentIndex
+from publisher.cvmfs.digest import Algorithm, Digest, ObjectKind
+from publisher.cvmfs.disk import failing_as, make_folder, sync_filesystem, sync_path, write_new
+
+_BATCH_BYTES = 1 << 30
+_BATCH_OBJECTS = 50_000
+_TXN = "data/txn"
+_PREFIX = "afpub-"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoreTotals:
+    """What was written so far."""
+
+    objects: int = 0
+    """New objects."""
+    stored_bytes: int = 0
+    """Their bytes on disk."""
+
+
+class ObjectStore:
+    """Adds objects to a repository folder; safe to be used by several threads.
+
+    Objects are written to ``data/txn`` and get their names only when their bytes are known to be on disk, many
+    at a time. So whatever bears an object's name is whole, after a power cut too.
+    """
+
+    def __init__(self, folder: Path, *, algorithm: Algorithm, index: ContentIndex | None = None) -> None:
+        self.folder = folder
+        self.algorithm = algorithm
+        self._index = index
+        self._lock = threading.Lock()
+        self._waiting: dict[str, tuple[Path, int]] = {}
+        self._waiting_bytes = 0
+        self._counter = itertools.count()
+        self._objects = 0
+        self._stored_bytes = 0
+        make_folder(folder / "data")
+        make_folder(folder / _TXN)
+
+    @property
+    def totals(self) -> StoreTotals:
+        """What was written so far."""
+        with self._lock:
+            return StoreTotals(objects=self._objects, stored_bytes=self._stored_bytes)
+
+    def add(self, data: bytes, kind: ObjectKind, compressor: Compressor) -> Digest:
+        """Stores a content and gives its digest; known contents are neither compressed nor written again.
+
+        Raises:
+            DiskError: the disk is full or broken.
+        """
+        key = b""
+        if self._index is not None:
+            key = ContentIndex.key(data, f"{self.algorithm} {compressor.key}")
+            known = self._index.get(key)
+            if known is not None:
+                digest = Digest(raw=known[0], algorithm=self.algorithm)
+                if self._has(digest.object_name(kind), known[1]):
+                    return digest
+        stored = compressor.compress(data)
+        digest = self.algorithm.digest(stored)
+        self.put(digest, kind, stored)
+        if self._index is not None:
+            self._index.put(key, digest.raw, len(stored))
+        return digest
+
+    def put(self, digest: Digest, kind: ObjectKind, stored: bytes) -> None:
+        """Stores the bytes of an object under a digest that was computed from them."""
+        name = digest.object_name(kind)
+        if self._has(name, len(stored)):
+            return
+        temporary = self.folder / _TXN / f"{_PREFIX}{os.getpid()}-{next(self._counter)}"
+        write_new(temporary, stored)
+        with self._lock:
+            twin = name in self._waiting
+            if not twin:
+                self._waiting[name] = (temporary, len(stored))
+                self._waiting_bytes += len(stored)
+                self._objects += 1
+                self._stored_bytes += len(stored)
+            full = self._waiting_bytes > _BATCH_BYTES or len(self._waiting) > _BATCH_OBJECTS
+        if twin:
+            temporary.unlink()
+        elif full:
+            self.flush()
+
+    def _has(self, name: str, size_bytes: int) -> bool:
+        """True when the object is there with the right size; one that was cut short is written again."""
+        with self._lock:
+            if name in self._waiting:
+                return True
+        try:
+            return (self.folder / name).stat().st_size == size_bytes
+        except OSError:
+            return False
+
+    def flush(self) -> None:
+        """Waits for the disk, then gives all waiting objects their names.
+
+        Raises:
+            DiskError: the disk is full or broken.
+        """
+        with self._lock:
+            if not self._waiting:
+                return
+            sync_filesystem(self.folder)
+            touched = set()
+            for name, (temporary, _) in self._waiting.items():
+                path = self.folder / name
+                if path.parent not in touched:
+                    make_folder(path.parent)
+                    touched.add(path.parent)
+                with failing_as("write", path):
+                    os.replace(temporary, path)  # noqa: PTH105 - the call that is atomic, by its own name
+            with failing_as("sync", self.folder / "data"):
+                for parent in touched:
+                    sync_path(parent)
+                sync_path(self.folder / "data")
+            self._waiting.clear()
+            self._waiting_bytes = 0
+        if self._index is not None:
+            self._index.flush()
+
+    def sweep(self) -> None:
+        """Removes what publishers left in ``data/txn``; only for the holder of the repository's lock."""
+        with contextlib.suppress(OSError):
+            for path in (self.folder / _TXN).iterdir():
+                if path.name.startswith(_PREFIX):
+                    path.unlink()
+        with self._lock:
+            self._waiting.clear()
+            self._waiting_bytes = 0
