@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -111,32 +112,41 @@ class FolderTree:
     """Read extended attributes too."""
 
     def __iter__(self) -> Iterator[Entry]:
-        seen: dict[tuple[int, int, str], int] = {}
-        try:
-            info = self.folder.stat()
-        except OSError as exc:
-            raise DiskError(f"cannot read the folder {self.folder}: {exc.strerror}") from exc
-        yield _entry(self.folder, "", info, xattrs=self.xattrs, links=seen)
-        yield from self._below(self.folder, "", seen)
-
-    def _below(self, folder: Path, prefix: str, links: dict[tuple[int, int, str], int]) -> Iterator[Entry]:
-        try:
-            with os.scandir(folder) as scan:
-                items = sorted(scan, key=lambda item: os.fsencode(item.name))
-        except OSError as exc:
-            raise DiskError(f"cannot read the folder {folder}: {exc.strerror}") from exc
-        for item in items:
-            path = f"{prefix}{item.name}"
-            entry = _entry(
-                Path(item.path), path, item.stat(follow_symlinks=False), xattrs=self.xattrs, links=links
-            )
+        links: dict[tuple[int, int, str], int] = {}
+        with _reading(self.folder):
+            root = _entry(str(self.folder), "", self.folder.stat(), xattrs=self.xattrs, links=links)
+        yield root
+        waiting = self._listing(str(self.folder), "")
+        while waiting:
+            item, path = waiting.pop()
+            with _reading(item.path):
+                info = item.stat(follow_symlinks=False)
+                entry = _entry(item.path, path, info, xattrs=self.xattrs, links=links)
             yield entry
             if entry.kind is Kind.DIRECTORY:
-                yield from self._below(Path(item.path), f"{path}/", links)
+                waiting += self._listing(item.path, f"{path}/")
+
+    @staticmethod
+    def _listing(folder: str, prefix: str) -> list[tuple[os.DirEntry[str], str]]:
+        """What a folder holds, the last first, with the paths in the tree; a stack, so that no tree is too deep."""
+        with _reading(folder), os.scandir(folder) as scan:
+            items = sorted(scan, key=lambda item: os.fsencode(item.name), reverse=True)
+        return [(item, f"{prefix}{item.name}") for item in items]
+
+
+@contextlib.contextmanager
+def _reading(path: Path | str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise DiskError(
+            f"cannot read {path}: {exc.strerror}",
+            hint="let nothing write to the folder meanwhile" if isinstance(exc, FileNotFoundError) else "",
+        ) from exc
 
 
 def _entry(
-    path: Path,
+    path: str,
     name: str,
     info: os.stat_result,
     *,
@@ -150,7 +160,7 @@ def _entry(
         group = links.setdefault((info.st_dev, info.st_ino, name.rpartition("/")[0]), len(links) + 1)
     size = {Kind.FILE: info.st_size, Kind.SYMLINK: len(os.fsencode(target))}.get(kind, 0)
     attributes: tuple[tuple[str, bytes], ...] = ()
-    if xattrs and kind in (Kind.FILE, Kind.DIRECTORY):
+    if xattrs:
         attributes = tuple(
             (key, os.getxattr(path, key, follow_symlinks=False))
             for key in sorted(os.listxattr(path, follow_symlinks=False))
@@ -164,7 +174,7 @@ def _entry(
         mtime_s=info.st_mtime_ns // 1_000_000_000,
         mtime_ns=info.st_mtime_ns % 1_000_000_000,
         size_bytes=size,
-        content=path if kind is Kind.FILE else None,
+        content=Path(path) if kind is Kind.FILE else None,
         target=target,
         rdev=info.st_rdev if kind in (Kind.CHAR, Kind.BLOCK) else 0,
         xattrs=attributes,
