@@ -114,7 +114,11 @@ class ContentWriter:
         for entry in entries:
             if self._stopped.is_set():
                 break
-            data = entry.content if isinstance(entry.content, bytes) else b"".join(_read(entry, entry.size_bytes + 1))
+            data = (
+                entry.content
+                if isinstance(entry.content, bytes)
+                else b"".join(_read(entry, entry.size_bytes + 1))
+            )
             if len(data) != entry.size_bytes:
                 raise _changed(entry)
             digest = self._store.add(data, ObjectKind.FILE, self._compressor)
@@ -135,7 +139,9 @@ class ContentWriter:
         offset = 0
         for piece in self._pieces(entry):
             if held is not None:
-                file.pieces.append((offset, len(held), self._submit(self._store_piece, held, ObjectKind.CHUNK)))
+                file.pieces.append(
+                    (offset, len(held), self._submit(self._store_piece, held, ObjectKind.CHUNK))
+                )
                 offset += len(held)
             held = piece
         assert held is not None

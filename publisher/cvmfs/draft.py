@@ -11,7 +11,15 @@ from publisher.cvmfs.counters import Counters, Statistics, count
 from publisher.cvmfs.digest import ZERO, Digest
 from publisher.cvmfs.rows import Flag, Row
 
-_WRITTEN_ANEW = {"schema", "schema_revision", "revision", "last_modified", "previous_revision", "root_prefix", "TTL"}
+_WRITTEN_ANEW = {
+    "schema",
+    "schema_revision",
+    "revision",
+    "last_modified",
+    "previous_revision",
+    "root_prefix",
+    "TTL",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -175,4 +183,3 @@ def nested_root(row: Row) -> Row:
 def plain_directory(path: str, *, now_s: int) -> Row:
     """The row of a directory that is made because something goes below it."""
     return Row(path=path, mode=0o040755, size=4096, mtime=now_s, flags=Flag.DIRECTORY, links=2)
-

@@ -37,9 +37,7 @@ class Drafts:
         self._reader = reader
         self._now_s = now_s
         self._nanoseconds = nanoseconds
-        root_ref = CatalogRef(
-            path="", digest=reader.root_hash, size_bytes=reader.manifest.root_size_bytes
-        )
+        root_ref = CatalogRef(path="", digest=reader.root_hash, size_bytes=reader.manifest.root_size_bytes)
         self._loaded: dict[str, Draft] = {"": draft_of(reader.catalog(root_ref), root_ref)}
         self._former: dict[str, CatalogRef] = {}
         """Catalogs that were mounted below something that was replaced or removed."""
@@ -267,7 +265,12 @@ class _Builder:
     """Turns a tree into rows, catalog by catalog."""
 
     def __init__(
-        self, drafts: Drafts, at: RepoPath, contents: Mapping[str, Content], catalogs: frozenset[str], marker: Content
+        self,
+        drafts: Drafts,
+        at: RepoPath,
+        contents: Mapping[str, Content],
+        catalogs: frozenset[str],
+        marker: Content,
     ) -> None:
         self._drafts = drafts
         self._at = at
@@ -332,4 +335,3 @@ class _Builder:
                         digest=self._marker.digest,
                     )
                 )
-

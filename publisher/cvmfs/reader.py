@@ -168,7 +168,9 @@ class Reader:
             return Digest.parse(revision), 0
         except FormatError:
             names = ", ".join(sorted(tag.name for tag in self.tags())) or "none"
-            raise NotFoundError(f"{self.source.where} has no tag {revision!r}", hint=f"tags: {names}") from None
+            raise NotFoundError(
+                f"{self.source.where} has no tag {revision!r}", hint=f"tags: {names}"
+            ) from None
 
     def _by_number(self, revision: int) -> tuple[Digest, int]:
         for tag in self.tags():
@@ -256,7 +258,9 @@ class Reader:
             name = what if isinstance(what, str) else what.path
             raise NotFoundError(f"there is no file /{name.strip('/')} in {self.source.where}")
         if stored.external:
-            raise RepositoryError(f"the bytes of /{stored.path} are not in the repository, but on an external server")
+            raise RepositoryError(
+                f"the bytes of /{stored.path} are not in the repository, but on an external server"
+            )
         return read_content(self.source, stored)
 
     def catalogs(self) -> Iterator[CatalogInfo]:
@@ -388,7 +392,11 @@ def expand_variant(target: str, environment: Mapping[str, str]) -> str:
 
 
 def open_repository(
-    location: Path | str, *, fqrn: Fqrn | None = None, public_key: bytes | None = None, now: datetime | None = None
+    location: Path | str,
+    *,
+    fqrn: Fqrn | None = None,
+    public_key: bytes | None = None,
+    now: datetime | None = None,
 ) -> Reader:
     """A reader of the newest revision in a folder or on a web server.
 

@@ -64,7 +64,9 @@ def load_signer(files: KeyFiles) -> Signer:
     return Signer(key=key, certificate_pem=pem, certificate=certificate)
 
 
-def check_may_sign(signer: Signer, folder: Path, files: KeyFiles, *, algorithm: Algorithm, now: datetime) -> None:
+def check_may_sign(
+    signer: Signer, folder: Path, files: KeyFiles, *, algorithm: Algorithm, now: datetime
+) -> None:
     """Refuses to publish what no client would accept.
 
     Raises:
