@@ -7,8 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from publisher import tools
+
+# Time says nothing on a shared machine; continuous integration tries the same examples each time.
+settings.register_profile("afpub", deadline=None, derandomize=bool(os.environ.get("CI")))
+settings.load_profile("afpub")
 
 
 @pytest.fixture(autouse=True)
