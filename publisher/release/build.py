@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from publisher.backends.base import Backend
-from publisher.images.builder import BuiltImage, build_image, find_built
+from publisher.images.builder import build, find_built
+from publisher.images.built import BuiltImage
 from publisher.names import ImageName
 from publisher.progress import Progress
 from publisher.project.settings import Settings
@@ -41,7 +42,9 @@ def _obtain(
     image: ImagePlan, settings: Settings, backend: Backend, progress: Progress, done: dict[str, BuiltImage]
 ) -> Obtained:
     if image.action is Action.REUSE:
-        built = find_built(image.selection.name, image.inputs_digest, work=settings.work)
+        step = image.chain[-1]
+        below = image.chain[-2].inputs_digest if len(image.chain) > 1 else ""
+        built = find_built(step.definition, variant=step.variant, base_digest=below, work=settings.work)
         if built is not None:
             return Obtained(rootfs=built.rootfs, built=built)
         path = image_path(settings.prefix, image.selection.name, image.selection.version)
@@ -60,11 +63,10 @@ def build_steps(
     for step in chain:
         built = done.get(step.inputs_digest)
         if built is None:
-            built = build_image(
+            built = build(
                 step.definition,
                 variant=step.variant,
                 base=below,
-                inputs_digest=step.inputs_digest,
                 work=settings.work,
                 apt_mirror=settings.apt_mirror,
                 progress=progress,

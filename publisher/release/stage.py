@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from publisher.images.builder import BuiltImage
+from publisher.images.built import BuiltImage
 from publisher.names import ImageName, ImageVersion, RepoPath
 from publisher.progress import Progress
 from publisher.project.settings import Settings
@@ -17,7 +17,7 @@ from publisher.records.release import Change, FileDigest, ImageRecord, KernelRec
 from publisher.release.build import Obtained
 from publisher.release.layout import JUPYTER, channel_target, folder_entry, image_path, release_folder
 from publisher.release.plan import Action, ImagePlan, ReleasePlan
-from publisher.report import Report, Severity
+from publisher.report import Finding, Report, Severity, collect, error, note
 from publisher.staging.bytecode import check_bytecode
 from publisher.staging.catalogs import check_split, split
 from publisher.staging.digest import tree_digest
@@ -82,13 +82,15 @@ def stage_image(plan: ImagePlan, built: BuiltImage, settings: Settings) -> Stage
         FolderTree(folder=built.rootfs), where=where, policy=Policy(unreadable=settings.unreadable)
     )
     catalogs = split(tree.entries, min_entries=bounds.min_entries, max_entries=bounds.max_entries)
+    opened = collect(_opened(built, where, settings))
     report = (
-        tree.report
+        opened
+        + tree.report
         + check_links(tree.entries, where=where, strict=False)
         + check_bytecode(tree.entries, where=where)
         + check_split(tree.entries, catalogs, where=where, max_entries=bounds.max_entries)
     )
-    record = _record(plan, built, tree.entries, tree.report)
+    record = _record(plan, built, tree.entries, opened + tree.report)
     return StagedImage(
         name=plan.selection.name,
         version=plan.selection.version,
@@ -97,6 +99,21 @@ def stage_image(plan: ImagePlan, built: BuiltImage, settings: Settings) -> Stage
         record=record,
         report=report,
     )
+
+
+def _opened(built: BuiltImage, where: str, settings: Settings) -> Iterator[Finding]:
+    """What the builder had to open, so that everything can be read here, counts as the policy says."""
+    for repair in built.repaired:
+        message = f"others could not read it (mode {repair.mode:04o})"
+        if settings.unreadable == "refuse":
+            yield error(
+                "unreadable",
+                f"{where}:/{repair.path}",
+                message,
+                hint="chmod it in the recipe, or set policy.unreadable",
+            )
+        else:
+            yield note("unreadable", f"{where}:/{repair.path}", f"{message}; it was opened")
 
 
 def _record(plan: ImagePlan, built: BuiltImage, entries: Sequence[Entry], changes: Report) -> ImageRecord:
@@ -114,7 +131,7 @@ def _record(plan: ImagePlan, built: BuiltImage, entries: Sequence[Entry], change
         entries=len(entries),
         size_bytes=sum(entry.size_bytes for entry in entries if entry.kind is Kind.FILE),
         recipe=built.recipe,
-        builder=built.builder,
+        builder=" ".join(built.tools[0]),
         os=built.inventory.os,
         packages=tuple(
             Package(kind=item.kind, name=item.name, version=item.version, license=item.license)

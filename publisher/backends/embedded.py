@@ -1,0 +1,126 @@
+"""The embedded back-end: a repository in the real CVMFS format in a local folder."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from pathlib import Path
+
+from publisher.backends.base import Changeset, Published, Revision
+from publisher.cvmfs.digest import Digest
+from publisher.cvmfs.export import export
+from publisher.cvmfs.keys import KeyFiles, private_key_findings, read_key_file
+from publisher.cvmfs.manifest import MANIFEST_NAME
+from publisher.cvmfs.publish import PublishProgress, publish
+from publisher.cvmfs.reader import Reader, open_repository
+from publisher.cvmfs.signing import resign_whitelist
+from publisher.cvmfs.tags import add_tag, remove_tag
+from publisher.errors import RepositoryError
+from publisher.names import Fqrn, RepoPath, TagName
+from publisher.progress import Progress
+from publisher.report import Report, collect, error
+
+
+class EmbeddedBackend:
+    """A repository that is published into by writing its files."""
+
+    def __init__(self, folder: Path, *, fqrn: Fqrn, keys: Path, wait_s: float = 0.0) -> None:
+        if not (folder / MANIFEST_NAME).exists():
+            raise RepositoryError(
+                f"there is no repository in {folder}",
+                hint=f"make it: afpub repo create {fqrn} --at {folder} --keys {keys}",
+            )
+        self._folder = folder
+        self._fqrn = fqrn
+        self._keys = keys
+        self._wait_s = wait_s
+
+    @property
+    def fqrn(self) -> Fqrn:
+        """The repository's name."""
+        return self._fqrn
+
+    def open(self) -> Reader:
+        """A verified reader of the newest revision."""
+        public_key = read_key_file(KeyFiles(folder=self._keys, fqrn=self._fqrn).public_key)
+        return open_repository(self._folder, fqrn=self._fqrn, public_key=public_key)
+
+    def head(self) -> Revision:
+        """The newest revision."""
+        with self.open() as reader:
+            return Revision(number=reader.revision, root_hash=str(reader.root_hash))
+
+    def read(self, path: RepoPath) -> bytes | None:
+        """The bytes of a small published file; None where there is none."""
+        with self.open() as reader:
+            return None if reader.lookup(path) is None else b"".join(reader.read(path))
+
+    def preflight(self, changeset: Changeset) -> Report:
+        """What would stop this changeset: keys that others can read, a tag that is taken."""
+        findings = list(private_key_findings(KeyFiles(folder=self._keys, fqrn=self._fqrn)))
+        with self.open() as reader:
+            if changeset.tag and any(tag.name == changeset.tag for tag in reader.tags()):
+                findings.append(
+                    error(
+                        "tag",
+                        f"{self._folder}",
+                        f"the tag {changeset.tag!r} exists already",
+                        hint=f"give the release a new version, or: afpub repo tag --remove {changeset.tag}",
+                    )
+                )
+        return collect(findings)
+
+    def publish(
+        self, changeset: Changeset, *, progress: Callable[[int, int], None] | None = None
+    ) -> Published:
+        """The revision that the changeset made; see :class:`publisher.backends.base.Backend`."""
+
+        def tell(state: PublishProgress) -> None:
+            if progress:
+                progress(state.bytes_done, state.bytes_total)
+
+        done = publish(
+            self._folder,
+            keys_folder=self._keys,
+            now=dt.datetime.now(tz=dt.UTC),
+            grafts=changeset.grafts,
+            removals=changeset.removals,
+            tag=changeset.tag,
+            description=changeset.description,
+            base=Digest.parse(changeset.base.root_hash),
+            progress=tell,
+            wait_s=self._wait_s,
+        )
+        return Published(
+            revision=Revision(number=done.revision, root_hash=f"{done.root_hash}"),
+            new=done.changed,
+            files=done.files,
+            read_bytes=done.read_bytes,
+            stored_bytes=done.stored_bytes,
+            objects=done.objects_new,
+            seconds=done.seconds,
+        )
+
+    def export(self, path: RepoPath, folder: Path, progress: Progress) -> Path:
+        """A verified plain copy of everything below a path, as a client would see it."""
+        with self.open() as reader:
+            export(reader, path, folder, progress=progress)
+        return folder
+
+    def tag(self, *, add: TagName | None, remove: TagName | None) -> None:
+        """Gives the newest revision a name, or forgets one.
+
+        Raises:
+            AlreadyPublishedError: the name is taken.
+            NotFoundError: there is no such name.
+        """
+        now = dt.datetime.now(tz=dt.UTC)
+        if remove:
+            remove_tag(self._folder, remove, keys_folder=self._keys, now=now, wait_s=self._wait_s)
+        if add:
+            add_tag(self._folder, add, keys_folder=self._keys, now=now, wait_s=self._wait_s)
+
+    def resign(self, *, days: int, now: dt.datetime) -> dt.datetime:
+        """Signs the whitelist again; the time until which it is valid."""
+        validity = dt.timedelta(days=days)
+        return resign_whitelist(self._folder, keys_folder=self._keys, now=now, validity=validity).expires

@@ -1,0 +1,269 @@
+"""Commands that make and move releases: plan, build, release, promote, rollback."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from publisher.cli.common import Session, command
+from publisher.cli.places import backend_of, now
+from publisher.images.built import BuiltImage
+from publisher.kernels.probe import ProbeResult
+from publisher.names import ChannelName, ImageName, ImageVersion
+from publisher.pipeline import Bench, Options, Outcome
+from publisher.pipeline import release as run_release
+from publisher.project.load import Project
+from publisher.project.manifest import ImageSelection, load_manifest
+from publisher.release.build import build_steps
+from publisher.release.channels import promote as move_to
+from publisher.release.channels import rollback as move_back
+from publisher.release.layout import JUPYTER
+from publisher.release.plan import ReleasePlan, build_chain, make_plan
+from publisher.release.state import read_state
+
+_NO_VERSION = ImageVersion("0")
+"""An image that is built for itself gets no version."""
+Manifest = Annotated[Path, typer.Argument(help="A release manifest, such as manifests/demo.toml.")]
+Wait = Annotated[float, typer.Option("--wait", help="Seconds to wait for another publisher.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands."""
+    for register_one in (_plan, _build, _release, _promote, _rollback):
+        register_one(app)
+
+
+def _plan(app: typer.Typer) -> None:
+    @command(app)
+    def plan(session: Session, manifest: Manifest) -> None:
+        """Show what a release would build, reuse and publish; nothing is changed."""
+        project = session.project()
+        settings = project.settings
+        backend = backend_of(project)
+        state = read_state(backend.read, fqrn=settings.fqrn, prefix=settings.prefix)
+        made = make_plan(project, load_manifest(manifest), state.index)
+        session.screen.tree(
+            f"release {made.manifest.version} -> channel {made.manifest.channel} of {settings.fqrn}"
+            + (" (published already: nothing to do)" if made.published else ""),
+            {
+                "images": [
+                    f"{image.selection.name} {image.selection.version}: {image.action.value}, from "
+                    + " <- ".join(step.definition.name for step in reversed(image.chain))
+                    for image in made.images
+                ],
+                "kernels": [
+                    f"{kernel.name}: {kernel.display_name}, in {kernel.image}" for kernel in made.kernels
+                ],
+            },
+        )
+        session.screen.result(_plan_json(made))
+
+
+def _plan_json(plan: ReleasePlan) -> dict[str, object]:
+    return {
+        "release": plan.manifest.version,
+        "channel": plan.manifest.channel,
+        "digest": plan.digest,
+        "published": plan.published,
+        "images": [
+            {
+                "name": image.selection.name,
+                "version": image.selection.version,
+                "action": image.action.value,
+                "inputs_digest": image.inputs_digest,
+                "chain": [step.definition.name for step in image.chain],
+            }
+            for image in plan.images
+        ],
+        "kernels": [kernel.name for kernel in plan.kernels],
+    }
+
+
+def _build(app: typer.Typer) -> None:
+    @command(app)
+    def build(
+        session: Session,
+        images: Annotated[
+            list[str] | None, typer.Argument(help="Images; all of them when none is named.")
+        ] = None,
+        variant: Annotated[str, typer.Option(help="Variant of the recipe, such as cpu.")] = "",
+    ) -> None:
+        """Build images without publishing anything."""
+        project = session.project()
+        made: list[BuiltImage] = []
+        with session.screen.progress() as progress:
+            for name in images or project.image_names():
+                for chosen in _variants(project, ImageName(name), variant):
+                    progress.step(f"building {name} {chosen}".rstrip())
+                    selection = ImageSelection(name=ImageName(name), version=_NO_VERSION, variant=chosen)
+                    chain = build_chain(project, selection, asked_by="the command line")
+                    made.append(build_steps(chain, project.settings, progress, {}))
+        session.screen.table(
+            "",
+            ("image", "variant", "size", "built in", "root file system"),
+            [
+                (
+                    row.image,
+                    row.variant,
+                    f"{row.size_bytes / 1e6:,.0f} MB",
+                    "reused" if row.reused else f"{row.seconds:.0f} s",
+                    f"{row.rootfs}",
+                )
+                for row in made
+            ],
+        )
+        session.screen.result({"images": [_built_json(row) for row in made]})
+
+
+def _built_json(row: BuiltImage) -> dict[str, object]:
+    return {
+        "image": row.image,
+        "variant": row.variant,
+        "rootfs": f"{row.rootfs}",
+        "inputs_digest": row.inputs_digest,
+        "tree_digest": row.tree_digest,
+        "size_bytes": row.size_bytes,
+        "entries": row.files,
+        "seconds": row.seconds,
+        "reused": row.reused,
+    }
+
+
+def _variants(project: Project, name: ImageName, variant: str) -> Sequence[str]:
+    names = [item.name for item in project.image(name).variants]
+    return [variant] if variant or not names else names
+
+
+def _release(app: typer.Typer) -> None:
+    @command(app)
+    def release(
+        session: Session,
+        manifest: Manifest,
+        channel: Annotated[str, typer.Option(help="Channel instead of the manifest's.")] = "",
+        dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop before publishing.")] = False,
+        wait: Wait = 0.0,
+    ) -> None:
+        """Build, validate, publish and read back a release, in one revision; all or nothing."""
+        project = session.project()
+        options = Options(dry_run=dry_run, channel=ChannelName(channel) if channel else None)
+        with session.screen.progress() as progress:
+            bench = Bench(
+                project=project,
+                backend=backend_of(project, wait_s=wait),
+                progress=progress,
+                now=now(),
+                on_report=session.screen.report,
+            )
+            outcome = run_release(bench, load_manifest(manifest), options)
+        session.screen.table("", ("kernel", "ready in", "interrupted in"), _probe_rows(outcome.probes))
+        session.screen.result(
+            _outcome_json(project, outcome, dry_run=dry_run),
+            lines=_outcome_lines(project, outcome, dry_run=dry_run),
+        )
+
+
+def _probe_rows(probes: Sequence[ProbeResult]) -> list[tuple[str, str, str]]:
+    half = len(probes) // 2
+    return [
+        (
+            f"{row.kernel} ({'staged' if number < half else 'published'})",
+            f"{row.start_s:.1f} s",
+            f"{row.interrupt_s:.1f} s",
+        )
+        for number, row in enumerate(probes)
+    ]
+
+
+def _outcome_json(project: Project, outcome: Outcome, *, dry_run: bool) -> dict[str, object]:
+    settings, plan, published = project.settings, outcome.plan, outcome.published
+    return {
+        "fqrn": settings.fqrn,
+        "prefix": settings.prefix,
+        "repository": f"{settings.repository}",
+        "public_key": f"{settings.keys / f'{settings.fqrn}.pub'}",
+        "release": plan.manifest.version,
+        "digest": plan.digest,
+        "channel": outcome.channel,
+        "dry_run": dry_run,
+        "new": published is not None and published.new,
+        "revision": outcome.revision.number,
+        "root_hash": outcome.revision.root_hash,
+        "kernels": [kernel.name for kernel in plan.kernels],
+        "jupyter_path": f"{settings.prefix}/channels/{outcome.channel}/{JUPYTER}",
+        "copy": f"{outcome.copy}" if outcome.copy else None,
+        "published": {
+            "files": published.files,
+            "objects": published.objects,
+            "read_bytes": published.read_bytes,
+            "stored_bytes": published.stored_bytes,
+            "seconds": published.seconds,
+        }
+        if published
+        else None,
+        "seconds": dict(outcome.seconds),
+    }
+
+
+def _outcome_lines(project: Project, outcome: Outcome, *, dry_run: bool) -> list[str]:
+    settings, version = project.settings, outcome.plan.manifest.version
+    if dry_run:
+        return [
+            f"{version} would be published into {settings.fqrn}; every check passed, nothing was changed."
+        ]
+    if outcome.published is None:
+        revision = outcome.revision.number
+        return [f"{version} is published in {settings.fqrn} as it is: nothing to do (revision {revision})."]
+    done = outcome.published
+    return [
+        f"Release {version} is revision {done.revision.number} of {settings.fqrn}.",
+        f"  Channel {outcome.channel} is at it: {settings.prefix}/channels/{outcome.channel}",
+        f"  {done.files:,} files, {done.read_bytes / 1e6:,.0f} MB read, {done.objects:,} new objects, "
+        f"{done.stored_bytes / 1e6:,.0f} MB stored in {done.seconds:.1f} s.",
+        f"  Every kernel was started from the staged tree and from what was published.",
+        "What to do next:",
+        f"  afpub serve                              serve {settings.fqrn} to CVMFS clients",
+        f"  afpub site jupyter {outcome.channel:<22} the line that a site adds",
+        f"  afpub rollback {outcome.channel:<26} go back to the release before",
+    ]
+
+
+def _promote(app: typer.Typer) -> None:
+    @command(app)
+    def promote(
+        session: Session,
+        release: Annotated[str, typer.Argument(help="A published release.")],
+        channel: Annotated[str, typer.Argument(help="The channel to move; made when it is new.")],
+        wait: Wait = 0.0,
+    ) -> None:
+        """Move a channel to a release that is published already."""
+        project = session.project()
+        backend = backend_of(project, wait_s=wait)
+        state = read_state(backend.read, fqrn=project.settings.fqrn, prefix=project.settings.prefix)
+        moved = move_to(backend, state, release, ChannelName(channel), mtime_s=int(now().timestamp()))
+        _tell_move(session, channel, release, moved.revision.number, new=moved.new)
+
+
+def _rollback(app: typer.Typer) -> None:
+    @command(app)
+    def rollback(
+        session: Session,
+        channel: Annotated[str, typer.Argument(help="The channel to move back.")],
+        wait: Wait = 0.0,
+    ) -> None:
+        """Move a channel back to the release before the current one."""
+        project = session.project()
+        backend = backend_of(project, wait_s=wait)
+        state = read_state(backend.read, fqrn=project.settings.fqrn, prefix=project.settings.prefix)
+        moved, release = move_back(backend, state, ChannelName(channel), mtime_s=int(now().timestamp()))
+        _tell_move(session, channel, release, moved.revision.number, new=moved.new)
+
+
+def _tell_move(session: Session, channel: str, release: str, revision: int, *, new: bool) -> None:
+    text = f"channel {channel} is at release {release}, revision {revision}"
+    session.screen.result(
+        {"channel": channel, "release": release, "revision": revision, "new": new},
+        lines=(text if new else f"{text}: it was there already",),
+    )

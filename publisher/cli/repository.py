@@ -1,0 +1,279 @@
+"""Commands for repositories: create, publish, ls, cat, fsck, tag; and their keys."""
+
+from __future__ import annotations
+
+import stat
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from publisher.backends.base import Changeset
+from publisher.cli.common import Session, command
+from publisher.cli.places import find_place, now
+from publisher.cvmfs.check import check
+from publisher.cvmfs.create import create_repository
+from publisher.cvmfs.digest import Algorithm
+from publisher.cvmfs.keys import KeyFiles, create_keys
+from publisher.cvmfs.reader import Stored
+from publisher.cvmfs.settings import Settings
+from publisher.errors import NotFoundError, UsageError
+from publisher.names import Fqrn, RepoPath, TagName
+from publisher.project.settings import CatalogBounds
+from publisher.staging.catalogs import check_split, split
+from publisher.staging.normalize import Policy, normalize
+from publisher.tree import FORMAT_OF_KIND, FolderTree, Graft, Kind
+
+Repo = Annotated[
+    str, typer.Option("--repo", help="Folder or address of the repository; default: the project's.")
+]
+Keys = Annotated[Path | None, typer.Option("--keys", help="Folder of the repository's keys.")]
+Key = Annotated[Path | None, typer.Option("--key", help="Public key of the repository (FQRN.pub).")]
+At = Annotated[str, typer.Option("--at", help="A tag, revision number or root digest; default: the newest.")]
+Wait = Annotated[float, typer.Option("--wait", help="Seconds to wait for another publisher.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands."""
+    repo = typer.Typer(help="Look into and look after repositories.", no_args_is_help=True)
+    keys = typer.Typer(help="Look after the keys of a repository.", no_args_is_help=True)
+    app.add_typer(repo, name="repo")
+    app.add_typer(keys, name="keys")
+    for register_one in (_create, _publish, _ls, _cat, _fsck, _tag):
+        register_one(repo)
+    _resign(keys)
+
+
+def _create(app: typer.Typer) -> None:
+    @command(app)
+    def create(
+        session: Session,
+        fqrn: Annotated[str, typer.Argument(help="Name of the repository, such as kernels.example.org.")],
+        at: Annotated[Path, typer.Option("--at", help="Folder of the repository; made if it is not there.")],
+        keys: Keys = None,
+        algorithm: Annotated[Algorithm, typer.Option(help="What names the objects.")] = Algorithm.SHA1,
+    ) -> None:
+        """Create an empty signed repository and its keys."""
+        folder = keys or at.absolute().parent / "keys"
+        name = Fqrn(fqrn)
+        create_repository(at, name, keys_folder=folder, settings=Settings(algorithm=algorithm), now=now())
+        files = KeyFiles(folder=folder, fqrn=name)
+        session.screen.result(
+            {
+                "fqrn": name,
+                "repository": f"{at}",
+                "public_key": f"{files.public_key}",
+                "master_key": f"{files.master_key}",
+            },
+            lines=(
+                f"{name} is in {at}, revision 1. Its keys are in {folder}:",
+                f"  {files.public_key.name:<40} give it to every client",
+                f"  {files.repository_key.name:<40} signs what is published: keep it on this machine",
+                f"  {files.master_key.name:<40} signs the whitelist every 30 days: keep it apart, and a copy",
+            ),
+        )
+
+
+def _publish(app: typer.Typer) -> None:
+    @command(app)
+    def publish(
+        session: Session,
+        folder: Annotated[Path, typer.Argument(help="Any folder.", exists=True, file_okay=False)],
+        path: Annotated[str, typer.Argument(help="Where it goes in the repository, such as /sw/tool/1.0.")],
+        repo: Repo = "",
+        keys: Keys = None,
+        tag: Annotated[str, typer.Option(help="Name of the new revision.")] = "",
+        wait: Wait = 0.0,
+    ) -> None:
+        """Publish a folder as one revision; it replaces what is at the path."""
+        target = RepoPath(path)
+        if not target:
+            raise UsageError("a folder cannot replace the root", hint="name a folder, such as /sw/tool/1.0")
+        backend = find_place(session, repo, keys=keys).backend(wait_s=wait)
+        base = backend.head()
+        tree = normalize(FolderTree(folder=folder), where=f"{folder}", policy=Policy())
+        bounds = CatalogBounds()
+        catalogs = split(tree.entries, min_entries=bounds.min_entries, max_entries=bounds.max_entries)
+        report = tree.report + check_split(
+            tree.entries, catalogs, where=f"{folder}", max_entries=bounds.max_entries
+        )
+        session.screen.report(report)
+        session.conclude(report, "nothing was published")
+        changeset = Changeset(
+            base=base,
+            grafts=(Graft(at=target, tree=tree.entries, catalogs=catalogs),),
+            tag=TagName(tag) if tag else None,
+            description=f"publish_{target.name}",
+        )
+        with session.screen.progress() as progress:
+            progress.step(f"publishing {len(tree.entries):,} entries")
+            done = backend.publish(
+                changeset, progress=lambda read, total: progress.advance(read, total, "bytes")
+            )
+        text = f"{target} is revision {done.revision.number} of {backend.fqrn}"
+        session.screen.result(
+            {
+                "fqrn": backend.fqrn,
+                "path": target,
+                "revision": done.revision.number,
+                "root_hash": done.revision.root_hash,
+                "new": done.new,
+                "entries": len(tree.entries),
+                "objects": done.objects,
+                "stored_bytes": done.stored_bytes,
+                "seconds": done.seconds,
+            },
+            lines=(
+                f"{text}: {done.objects:,} new objects, {done.stored_bytes / 1e6:,.1f} MB, {done.seconds:.1f} s"
+                if done.new
+                else f"{text} already: nothing to do",
+            ),
+        )
+
+
+def _ls(app: typer.Typer) -> None:
+    @command(app)
+    def ls(
+        session: Session,
+        path: Annotated[str, typer.Argument(help="A path in the repository.")] = "/",
+        repo: Repo = "",
+        key: Key = None,
+        at: At = "",
+        recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Everything below it.")] = False,
+    ) -> None:
+        """List what is at a path."""
+        where = RepoPath(path)
+        with find_place(session, repo, public_key=key).open(session, at=at) as reader:
+            found = reader.lookup(where)
+            if found is None:
+                raise NotFoundError(f"there is no {where or '/'} in {reader.fqrn}")
+            if recursive:
+                rows: Sequence[Stored] = tuple(reader.walk(where))
+            elif found.entry.kind is Kind.DIRECTORY:
+                rows = reader.listdir(where)
+            else:
+                rows = (found,)
+            session.screen.result(
+                {"fqrn": reader.fqrn, "path": where, "entries": [_stored_json(row) for row in rows]},
+                lines=[_stored_line(row, recursive=recursive) for row in rows],
+            )
+
+
+def _stored_line(row: Stored, *, recursive: bool) -> str:
+    entry = row.entry
+    mode = stat.filemode(FORMAT_OF_KIND[entry.kind] | entry.mode)
+    name = f"/{entry.path}" if recursive else entry.name
+    target = f" -> {entry.target}" if entry.kind is Kind.SYMLINK else ""
+    mark = " (nested catalog)" if row.catalog else ""
+    shown = f"{name}{target}".encode(errors="backslashreplace").decode()
+    return f"{mode} {entry.size_bytes:>12} {shown}{mark}"
+
+
+def _stored_json(row: Stored) -> dict[str, object]:
+    entry = row.entry
+    return {
+        "path": f"/{entry.path}".encode(errors="backslashreplace").decode(),
+        "type": entry.kind.value,
+        "mode": f"{entry.mode:04o}",
+        "size_bytes": entry.size_bytes,
+        "mtime_s": entry.mtime_s,
+        "target": entry.target.encode(errors="backslashreplace").decode(),
+        "digest": f"{row.digest}" if row.digest else None,
+        "chunks": len(row.chunks),
+        "nested_catalog": f"{row.catalog}" if row.catalog else None,
+    }
+
+
+def _cat(app: typer.Typer) -> None:
+    @command(app)
+    def cat(
+        session: Session,
+        path: Annotated[str, typer.Argument(help="A file in the repository.")],
+        repo: Repo = "",
+        key: Key = None,
+        at: At = "",
+    ) -> None:
+        """Write the bytes of a file to stdout, verified."""
+        if session.screen.as_json:
+            raise UsageError("cat writes the bytes of the file, which is no JSON", hint="leave --json out")
+        with find_place(session, repo, public_key=key).open(session, at=at) as reader:
+            for block in reader.read(RepoPath(path)):
+                sys.stdout.buffer.write(block)
+        sys.stdout.buffer.flush()
+
+
+def _fsck(app: typer.Typer) -> None:
+    @command(app)
+    def fsck(
+        session: Session,
+        repo: Repo = "",
+        key: Key = None,
+        data: Annotated[bool, typer.Option(help="Read every object and check its digest and size.")] = True,
+    ) -> None:
+        """Check a repository: signatures, catalogs, counters, links between them, every object."""
+        place = find_place(session, repo, public_key=key)
+        public_key = key or (
+            KeyFiles(folder=place.keys, fqrn=place.fqrn()).public_key if place.keys else None
+        )
+        with session.screen.progress() as progress:
+            progress.step(f"checking {place.location}")
+            report = check(
+                place.location, public_key=public_key.read_bytes() if public_key else None, data=data
+            )
+        session.screen.report(report)
+        session.screen.result(report.to_json(), lines=("no problems found",) if report.ok else ())
+        session.conclude(report, f"{place.location} is damaged")
+
+
+def _tag(app: typer.Typer) -> None:
+    @command(app)
+    def tag(
+        session: Session,
+        repo: Repo = "",
+        keys: Keys = None,
+        add: Annotated[str, typer.Option(help="Give the newest revision a name.")] = "",
+        remove: Annotated[str, typer.Option(help="Forget a name; the revision stays.")] = "",
+    ) -> None:
+        """List the tags of a repository, or add or remove one."""
+        place = find_place(session, repo, keys=keys)
+        if add or remove:
+            place.backend().tag(add=TagName(add) if add else None, remove=TagName(remove) if remove else None)
+        with place.open(session) as reader:
+            tags = sorted(reader.tags(), key=lambda row: (row.revision, row.name))
+        session.screen.table(
+            "",
+            ("tag", "revision", "root", "description"),
+            [(row.name, f"{row.revision}", f"{row.root}", row.description) for row in tags],
+        )
+        session.screen.result(
+            {
+                "tags": [
+                    {
+                        "name": row.name,
+                        "revision": row.revision,
+                        "root_hash": f"{row.root}",
+                        "published_s": row.published_s,
+                        "description": row.description,
+                    }
+                    for row in tags
+                ]
+            }
+        )
+
+
+def _resign(app: typer.Typer) -> None:
+    @command(app)
+    def resign(
+        session: Session,
+        repo: Repo = "",
+        keys: Keys = None,
+        days: Annotated[int, typer.Option(help="How long the whitelist is to be valid.")] = 30,
+    ) -> None:
+        """Sign the whitelist again with the master key, so that clients go on trusting the repository."""
+        expires = find_place(session, repo, keys=keys).backend().resign(days=days, now=now())
+        session.screen.result(
+            {"expires": expires.isoformat()},
+            lines=(f"the whitelist is valid until {expires:%Y-%m-%d %H:%M UTC}",),
+        )
