@@ -66,7 +66,7 @@ def _copied(image: ImageDefinition, variant: str) -> tuple[Path, ...]:
 
 
 def _fingerprint(path: Path) -> bytes:
-    """Kind, whether it is executable, and content; the other mode bits are the umask of whoever checked out."""
+    """Kind, whether it is executable, content; other mode bits are the umask of whoever checked out."""
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):

@@ -1,4 +1,4 @@
-"""The recipe of an image: a definition file, or a Dockerfile that is converted to one; and its static checks."""
+"""The recipe of an image: a definition file, or a Dockerfile converted to one; and its static checks."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ def load_recipe(image: ImageDefinition, variant: str) -> Recipe:
     used = definition.arguments()
     if unused := sorted(set(given) - used):
         raise RecipeError(
-            f"{image.folder / 'image.toml'}: the build argument {unused[0]!r} is not used in {image.recipe.name}",
+            f"{image.folder / 'image.toml'}: the build argument {unused[0]!r} is not used "
+            f"in {image.recipe.name}",
             hint=_nearest(unused[0], sorted(used)),
         )
     values = {name: _placeholder(name) for name in PROVIDED} | given

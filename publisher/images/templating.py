@@ -15,7 +15,7 @@ _COMMENT = re.compile(r"#[^!]")
 
 
 def _matches(text: str) -> Iterator[re.Match[str]]:
-    """The arguments that Apptainer sees: those with a comment sign before them on their line stay as they are."""
+    """The arguments that Apptainer sees: those with a comment sign before them on their line are none."""
     done = 0
     for match in _ARGUMENT.finditer(text):
         begin = max(text.rfind("\n", done, match.start()), done)
