@@ -37,3 +37,11 @@ def test_make_targets_that_documents_name_exist():
         for name in re.findall(r"(?:`|^    )make ([a-z-]+)", page.read_text(encoding="utf-8"), re.MULTILINE)
     }
     assert {"demo", "lab", "test"} <= named <= targets
+
+
+def test_every_exit_code_of_the_launcher_is_explained_to_sites():
+    script = (ROOT / "publisher" / "kernels" / "libexec" / "common.sh").read_text(encoding="utf-8")
+    codes = set(re.findall(r"^EX_[A-Z]+=(\d+)", script, re.MULTILINE))
+    page = (ROOT / "docs" / "sites.md").read_text(encoding="utf-8")
+    assert codes
+    assert codes == set(re.findall(r"^\| (\d+) \|", page, re.MULTILINE))
