@@ -117,7 +117,7 @@ def test_a_tree_is_read_anew_each_time(tmp_path):
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(DiskError) as caught:
         list(FolderTree(folder=tmp_path / "nowhere"))
-    assert caught.value.message == f"cannot read the folder {tmp_path}/nowhere: No such file or directory"
+    assert caught.value.message == f"cannot read {tmp_path}/nowhere: No such file or directory"
 
 
 def test_name_and_parent():
