@@ -84,7 +84,9 @@ def _check_head(catalog: Catalog, result: CatalogCheck, _: Row | None) -> None:
         result.say("catalog-place", ref.path, "the catalog does not say where it is mounted")
     elif catalog.root_prefix != ref.path:
         result.say("catalog-place", ref.path, f"the catalog belongs to {catalog.root_prefix or '/'}")
-    _ = catalog.revision, catalog.previous
+    revision = catalog.revision
+    if revision and catalog.previous == ref.digest:
+        result.say("catalog-property", ref.path, "the catalog names itself as the one before")
     if "last_modified" not in catalog.properties:
         result.say("catalog-property", ref.path, "the catalog has no time of its last change")
 
@@ -179,7 +181,9 @@ def _check_directory(result: CatalogCheck, directory: Row, children: list[Row]) 
             result.say("hard-links", row.path, f"the link count is {row.links}, but there is no group")
     for rows in members.values():
         if any(row.links != len(rows) for row in rows):
-            result.say("hard-links", rows[0].path, f"the group has {len(rows)} members, its link count is another")
+            result.say(
+                "hard-links", rows[0].path, f"the group has {len(rows)} members, its link count is another"
+            )
         if len({replace(row, path="") for row in rows}) > 1:
             result.say("hard-links", rows[0].path, "the members of the group are not alike")
 
@@ -215,7 +219,11 @@ def _general_faults(row: Row) -> Iterator[tuple[str, str]]:
     if row.target and kind is not Kind.SYMLINK:
         yield "symlink", f"a {kind} has a link target"
     if kind is not Kind.FILE:
-        for flag, what in ((Flag.CHUNKED, "chunks"), (Flag.EXTERNAL, "external data"), (Flag.DIRECT_IO, "direct I/O")):
+        for flag, what in (
+            (Flag.CHUNKED, "chunks"),
+            (Flag.EXTERNAL, "external data"),
+            (Flag.DIRECT_IO, "direct I/O"),
+        ):
             if row.flags & flag:
                 yield "type-flags", f"a {kind} has the flag for {what}"
         if row.digest is not None:
@@ -279,7 +287,7 @@ def subtree_findings(checks: Mapping[str, CatalogCheck]) -> Iterator[Finding]:
         checks: by mount path, parents before what is mounted in them.
     """
     totals: dict[str, Counters] = {}
-    for path, check in reversed(checks.items()):
+    for path, check in reversed(list(checks.items())):
         below = [totals.get(ref.path) for ref in check.nested]
         known = [each for each in below if each is not None]
         if check.own is None or len(known) != len(below):

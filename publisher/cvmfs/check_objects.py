@@ -66,9 +66,7 @@ def check_contents(source: Source, references: References, jobs: int) -> Iterato
     yield from _in_parallel(lambda name: _check_one(source, name, references.get(name, [])), names, jobs)
 
 
-def _in_parallel(
-    work: Callable[[str], list[Finding]], names: Iterable[str], jobs: int
-) -> Iterator[Finding]:
+def _in_parallel(work: Callable[[str], list[Finding]], names: Iterable[str], jobs: int) -> Iterator[Finding]:
     with ThreadPoolExecutor(max_workers=jobs, thread_name_prefix="check") as pool:
         for findings in pool.map(work, names):
             yield from findings
@@ -112,7 +110,9 @@ def _unpack(  # noqa: PLR0913, PLR0917 - everything that is said of an object
             pass
         return [error("object-contents", where, f"the object {name} {exc.message}")]
     if size_bytes >= 0 and got != size_bytes:
-        return [error("object-contents", where, f"the object {name} has {got} bytes of content, not {size_bytes}")]
+        return [
+            error("object-contents", where, f"the object {name} has {got} bytes of content, not {size_bytes}")
+        ]
     return []
 
 

@@ -189,7 +189,7 @@ def _opened(entry: Entry) -> Iterator[BinaryIO]:
             before = os.fstat(descriptor)
             if not stat.S_ISREG(before.st_mode) or before.st_size != entry.size_bytes:
                 raise _changed(entry)
-            yield stream  # type: ignore[misc]
+            yield stream
             after = os.fstat(descriptor)
             if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
                 raise _changed(entry)

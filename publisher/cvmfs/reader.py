@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -227,8 +227,12 @@ class Reader:
             raise NotFoundError(f"there is no directory /{path} in {self.source.where}")
         return tuple(stored for stored, _ in self._children(self._inside(place), path))
 
-    def walk(self, path: str = "") -> Iterator[Stored]:
+    def walk(self, path: str = "", *, skip: Callable[[Stored], bool] | None = None) -> Iterator[Stored]:
         """Everything from a path down, in tree order, the path itself first; hidden entries are left out.
+
+        Args:
+            path: where to begin.
+            skip: asked for each directory; what is below it is left out when it says so.
 
         Raises:
             NotFoundError: there is nothing at the path.
@@ -240,8 +244,9 @@ class Reader:
         waiting = [(_stored(place.row, path, place), place)]
         while waiting:
             stored, place = waiting.pop()
+            into = place.row.is_directory and not (skip and skip(stored))
             yield stored
-            if place.row.is_directory:
+            if into:
                 waiting.extend(reversed(list(self._children(self._inside(place), stored.path))))
 
     def read(self, what: str | Stored) -> Iterator[bytes]:

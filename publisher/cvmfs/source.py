@@ -106,7 +106,8 @@ class WebSource:
         url = f"{self.url}/{urllib.parse.quote(name)}"
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                return self._opener.open(url, timeout=self._timeout_s)  # type: ignore[return-value]
+                response: BinaryIO = self._opener.open(url, timeout=self._timeout_s)
+                return response  # noqa: TRY300 - the retries are what the other ways out lead to
             except urllib.error.HTTPError as exc:
                 exc.close()
                 if exc.code in {404, 410}:
