@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from publisher.backends.base import Backend, Published, Revision
@@ -15,8 +14,9 @@ from publisher.names import ChannelName
 from publisher.progress import Progress
 from publisher.project.load import Project
 from publisher.project.manifest import ReleaseManifest
-from publisher.records.release import ReleaseRecord
+from publisher.records.release import ImageRecord, ReleaseRecord
 from publisher.release.build import obtain_images
+from publisher.release.journal import Clock, Journal
 from publisher.release.layout import release_folder
 from publisher.release.plan import ReleasePlan, make_plan
 from publisher.release.publish import make_changeset, make_record
@@ -25,6 +25,8 @@ from publisher.release.start import start_kernels
 from publisher.release.state import PublishedState, read_state
 from publisher.release.verify import folder_view, verify_record
 from publisher.report import Report
+
+_NOTHING = "nothing was published"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,70 +76,90 @@ def read_published(bench: Bench) -> PublishedState:
 
 
 def release(bench: Bench, manifest: ReleaseManifest, options: Options) -> Outcome:
-    """Plans, builds, stages, validates, publishes and verifies a release; nothing when it is published.
+    """Plans, builds, stages, validates, publishes and verifies a release.
+
+    Does nothing when the release is published and verified. A run that was killed is taken up where it was:
+    built images are kept, and what was published but not verified is verified.
 
     Raises:
         AfpubError: a step cannot go on; before the step that publishes, nothing has been published.
         CheckFailedError: a check said no; its report has been handed to ``bench.on_report``.
     """
-    clock = _Clock(bench.progress)
+    clock = Clock(bench.progress)
+    settings = bench.project.settings
     channel = options.channel or manifest.channel
     base = bench.backend.head()
     state = read_published(bench)
     plan = make_plan(bench.project, manifest, state.index)
+    journal = Journal(settings.work, plan)
     if plan.published:
-        return Outcome(plan=plan, channel=channel, revision=base)
+        outcome = Outcome(plan=plan, channel=channel, revision=base)
+        if options.dry_run or journal.verified():
+            return outcome
+        record = state.record(manifest.version)
+        after, copy = _verify(bench, plan, record, record.images, clock)
+        journal.note_verified(base)
+        return replace(outcome, record=record, probes=after, copy=copy, seconds=clock.seconds())
 
     clock.step(f"building {len(plan.images)} images")
-    images = obtain_images(plan, bench.project.settings, bench.backend, bench.progress)
+    images = obtain_images(plan, settings, bench.backend, bench.progress)
 
     clock.step("staging: normalizing trees, splitting catalogs")
-    staged = stage_images(plan, images, bench.project.settings, bench.progress)
-    stage = lay_out(plan, images, bench.project.settings.work / "stage")
+    staged = stage_images(plan, images, settings, bench.progress)
+    stage = lay_out(plan, images, settings.work / "stage")
     record = make_record(plan, staged, state, channel=channel, now=bench.now)
     changeset = make_changeset(plan, staged, record, base=base, now=bench.now)
+    journal.note_staged(record)
 
     clock.step("validating: starting every kernel from the staged tree")
-    report = check_staged(plan, staged, stage) + bench.backend.preflight(changeset)
-    _insist(bench, report, "nothing was published")
-    before = start_kernels(
-        plan.kernels, release_folder(stage, manifest.version), bench.project.settings.work, bench.progress
+    _insist(bench, check_staged(plan, staged, stage) + bench.backend.preflight(changeset), _NOTHING)
+    before = start_kernels(plan.kernels, release_folder(stage, record.version), settings.work, bench.progress)
+    _insist(bench, before.report, _NOTHING)
+    outcome = Outcome(
+        plan=plan,
+        channel=channel,
+        revision=base,
+        record=record,
+        probes=before.results,
+        seconds=clock.seconds(),
     )
-    _insist(bench, before.report, "nothing was published")
     if options.dry_run:
-        return Outcome(
-            plan=plan,
-            channel=channel,
-            revision=base,
-            record=record,
-            probes=before.results,
-            seconds=clock.seconds(),
-        )
+        return outcome
 
     clock.step("publishing one revision")
     published = bench.backend.publish(
         changeset, progress=lambda done, total: bench.progress.advance(done, total, "bytes")
     )
+    journal.note_published(published)
 
-    clock.step("verifying: reading everything back, starting every kernel from what was published")
-    copy = bench.backend.export(record.prefix, bench.project.settings.work / "published", bench.progress)
     new = tuple(image.record for image in staged)
-    read_back = verify_record(folder_view(copy, record.prefix), record, images=new)
-    _insist(bench, read_back, f"revision {published.revision.number} is published but not as it should be")
-    after = start_kernels(
-        plan.kernels, release_folder(copy, manifest.version), bench.project.settings.work, bench.progress
-    )
-    _insist(bench, after.report, f"revision {published.revision.number} is published, but a kernel fails")
-    return Outcome(
-        plan=plan,
-        channel=channel,
+    after, copy = _verify(bench, plan, record, new, clock)
+    journal.note_verified(published.revision)
+    return replace(
+        outcome,
         revision=published.revision,
         published=published,
-        record=record,
-        probes=(*before.results, *after.results),
+        probes=(*before.results, *after),
         copy=copy,
         seconds=clock.seconds(),
     )
+
+
+def _verify(
+    bench: Bench, plan: ReleasePlan, record: ReleaseRecord, images: tuple[ImageRecord, ...], clock: Clock
+) -> tuple[tuple[ProbeResult, ...], Path]:
+    """Reads back what a client would read, and starts every kernel from it."""
+    work = bench.project.settings.work
+    published = f"{record.version} is published, but"
+    clock.step("verifying: reading everything back, starting every kernel from what was published")
+    copy = bench.backend.export(record.prefix, work / "published", bench.progress)
+    report = verify_record(folder_view(copy, record.prefix), record, images=images)
+    _insist(bench, report, f"{published} not as it was built")
+    after = start_kernels(plan.kernels, release_folder(copy, record.version), work, bench.progress)
+    _insist(
+        bench, after.report, f"{published} a kernel does not work; 'afpub rollback' moves the channel back"
+    )
+    return after.results, copy
 
 
 def _insist(bench: Bench, report: Report, consequence: str) -> None:
@@ -147,19 +169,3 @@ def _insist(bench: Bench, report: Report, consequence: str) -> None:
         raise CheckFailedError(
             f"{count} {'check' if count == 1 else 'checks'} said no (shown above): {consequence}"
         )
-
-
-class _Clock:
-    """Announces steps and measures them."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._steps: list[tuple[str, float]] = []
-
-    def step(self, text: str) -> None:
-        self._steps.append((text.partition(":")[0], time.monotonic()))
-        self._progress.step(text)
-
-    def seconds(self) -> tuple[tuple[str, float], ...]:
-        ends = [begun for _, begun in self._steps[1:]] + [time.monotonic()]
-        return tuple((name, end - begun) for (name, begun), end in zip(self._steps, ends, strict=True))

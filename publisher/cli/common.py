@@ -46,11 +46,11 @@ _COMMON: dict[str, Any] = {
     "as_json": Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")],
     "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")],
     "verbose": Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")],
-    "folder": Annotated[
+    "project_folder": Annotated[
         Path, typer.Option("--project", help="Folder of the publishing project.", show_default="here")
     ],
 }
-_DEFAULTS: dict[str, object] = {"as_json": False, "quiet": False, "verbose": False, "folder": Path()}
+_DEFAULTS: dict[str, object] = {"as_json": False, "quiet": False, "verbose": False, "project_folder": Path()}
 
 
 def command(app: typer.Typer, name: str = "") -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -69,7 +69,7 @@ def command(app: typer.Typer, name: str = "") -> Callable[[Callable[..., None]],
         def run(**values: Any) -> None:  # noqa: ANN401 - whatever the command line holds
             common = {key: values.pop(key) for key in _COMMON}
             screen = Screen(as_json=common["as_json"], quiet=common["quiet"], verbose=common["verbose"])
-            function(Session(screen=screen, folder=common["folder"].resolve()), **values)
+            function(Session(screen=screen, folder=common["project_folder"].resolve()), **values)
 
         keyword = [item.replace(kind=inspect.Parameter.KEYWORD_ONLY) for item in own]
         run.__signature__ = inspect.Signature([*keyword, *shared])  # type: ignore[attr-defined] # read by typer

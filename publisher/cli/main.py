@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import tempfile
+import traceback
 from typing import Annotated
 
 import typer
@@ -61,4 +63,17 @@ def _run(screen: Screen) -> int:
         failure = DiskError(f"{exc.filename}: {exc.strerror}" if exc.filename else f"{exc}")
         screen.failure(failure)
         return failure.exit_code
+    except Exception as exc:  # noqa: BLE001 - no traceback reaches a user
+        bug = AfpubError(
+            f"afpub itself failed: {type(exc).__name__}: {exc}",
+            hint=f"this is a bug; please report it with {_keep_traceback()}",
+        )
+        screen.failure(bug)
+        return bug.exit_code
     return 0
+
+
+def _keep_traceback() -> str:
+    with tempfile.NamedTemporaryFile("w", prefix="afpub-", suffix=".txt", delete=False) as file:
+        traceback.print_exc(file=file)
+    return file.name

@@ -213,6 +213,8 @@ def _outcome_lines(project: Project, outcome: Outcome, *, dry_run: bool) -> list
         return [
             f"{version} would be published into {settings.fqrn}; every check passed, nothing was changed."
         ]
+    if outcome.copy and outcome.published is None:
+        return [f"{version} was published already; it has now been read back, and every kernel works."]
     if outcome.published is None:
         revision = outcome.revision.number
         return [f"{version} is published in {settings.fqrn} as it is: nothing to do (revision {revision})."]
@@ -220,9 +222,9 @@ def _outcome_lines(project: Project, outcome: Outcome, *, dry_run: bool) -> list
     return [
         f"Release {version} is revision {done.revision.number} of {settings.fqrn}.",
         f"  Channel {outcome.channel} is at it: {settings.prefix}/channels/{outcome.channel}",
-        f"  {done.files:,} files, {done.read_bytes / 1e6:,.0f} MB read, {done.objects:,} new objects, "
-        f"{done.stored_bytes / 1e6:,.0f} MB stored in {done.seconds:.1f} s.",
-        f"  Every kernel was started from the staged tree and from what was published.",
+        f"  {done.files:,} files, {done.read_bytes / 1e6:,.0f} MB, were read in {done.seconds:.1f} s.",
+        f"  {done.objects:,} new objects, {done.stored_bytes / 1e6:,.0f} MB, were stored.",
+        "  Every kernel was started from the staged tree and from what was published.",
         "What to do next:",
         f"  afpub serve                              serve {settings.fqrn} to CVMFS clients",
         f"  afpub site jupyter {outcome.channel:<22} the line that a site adds",

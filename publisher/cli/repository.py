@@ -58,8 +58,11 @@ def _create(app: typer.Typer) -> None:
         """Create an empty signed repository and its keys."""
         folder = keys or at.absolute().parent / "keys"
         name = Fqrn(fqrn)
-        create_repository(at, name, keys_folder=folder, settings=Settings(algorithm=algorithm), now=now())
+        moment = now()
         files = KeyFiles(folder=folder, fqrn=name)
+        if not files.repository_key.exists():
+            create_keys(name, folder, now=moment)
+        create_repository(at, name, keys_folder=folder, settings=Settings(algorithm=algorithm), now=moment)
         session.screen.result(
             {
                 "fqrn": name,
@@ -126,7 +129,7 @@ def _publish(app: typer.Typer) -> None:
                 "seconds": done.seconds,
             },
             lines=(
-                f"{text}: {done.objects:,} new objects, {done.stored_bytes / 1e6:,.1f} MB, {done.seconds:.1f} s"
+                f"{text}: {done.objects:,} new objects, {done.stored_bytes / 1e6:,.1f} MB"
                 if done.new
                 else f"{text} already: nothing to do",
             ),

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from publisher.cvmfs.reader import Reader
+from publisher.cvmfs.reader import Reader, Stored
+from publisher.cvmfs.rows import MARKER
 from publisher.names import RepoPath
 from publisher.records.release import RELEASE_FILE, ImageRecord, ReleaseRecord
 from publisher.release.layout import image_path, release_path
 from publisher.report import Finding, Report, collect, error, note
-from publisher.staging.digest import file_blocks, tree_digest
+from publisher.staging.digest import file_blocks, sha256_of, tree_digest
 from publisher.tree import Entry, FolderTree, Kind
 
 
@@ -22,8 +22,8 @@ class View:
 
     walk: Callable[[RepoPath], Iterable[Entry]]
     """The tree at a path, in tree order; raises where there is none."""
-    read: Callable[[RepoPath, Entry], Iterable[bytes]]
-    """The content of a file of the tree at a path."""
+    sha256: Callable[[RepoPath, Entry], bytes]
+    """The digest of the bytes of a file of the tree at a path."""
 
 
 def folder_view(folder: Path, prefix: RepoPath) -> View:
@@ -35,24 +35,31 @@ def folder_view(folder: Path, prefix: RepoPath) -> View:
     def walk(path: RepoPath) -> Iterable[Entry]:
         return FolderTree(folder=place(path))
 
-    def read(path: RepoPath, entry: Entry) -> Iterable[bytes]:
-        return file_blocks(place(path) / entry.path)
+    def sha256(path: RepoPath, entry: Entry) -> bytes:
+        return sha256_of(file_blocks(place(path) / entry.path))
 
-    return View(walk=walk, read=read)
+    return View(walk=walk, sha256=sha256)
 
 
 def reader_view(reader: Reader) -> View:
-    """A revision of a repository, read object by object."""
+    """A revision of a repository, read object by object; what has been read once is known."""
+    known: dict[str, bytes] = {}
+    waiting: dict[str, Stored] = {}
 
     def walk(path: RepoPath) -> Iterable[Entry]:
         top = f"{path}".strip("/")
         for stored in reader.walk(path):
+            waiting[stored.path] = stored
             yield replace(stored.entry, path=stored.path.removeprefix(top).strip("/"))
 
-    def read(path: RepoPath, entry: Entry) -> Iterable[bytes]:
-        return reader.read(f"{path}/{entry.path}")
+    def sha256(path: RepoPath, entry: Entry) -> bytes:
+        stored = waiting.pop(f"{path}/{entry.path}".strip("/"))
+        digest = known.get(stored.content_key)
+        if digest is None:
+            digest = known[stored.content_key] = sha256_of(reader.read(stored))
+        return digest
 
-    return View(walk=walk, read=read)
+    return View(walk=walk, sha256=sha256)
 
 
 def verify_record(view: View, record: ReleaseRecord, *, images: Iterable[ImageRecord]) -> Report:
@@ -73,7 +80,7 @@ def _release_findings(view: View, record: ReleaseRecord) -> Iterator[Finding]:
     path = release_path(record.prefix, record.version)
     expected = {row.path: row.sha256 for row in record.files}
     found = {
-        entry.path: hashlib.sha256(b"".join(view.read(path, entry))).hexdigest()
+        entry.path: view.sha256(path, entry).hex()
         for entry in view.walk(path)
         if entry.kind is Kind.FILE and entry.path != RELEASE_FILE
     }
@@ -94,10 +101,10 @@ def _image_findings(view: View, record: ReleaseRecord, image: ImageRecord) -> It
     def counted() -> Iterator[Entry]:
         nonlocal count
         for entry in view.walk(path):
-            count += 1
+            count += entry.name != MARKER
             yield entry
 
-    digest = tree_digest(counted(), read=lambda entry: view.read(path, entry))
+    digest = tree_digest(counted(), content=lambda entry: view.sha256(path, entry))
     if digest != image.tree_digest:
         yield error(
             "image-tree",

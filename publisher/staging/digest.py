@@ -19,7 +19,7 @@ _WORKERS = 2
 def tree_digest(
     entries: Iterable[Entry],
     *,
-    read: Callable[[Entry], Iterable[bytes]] | None = None,
+    content: Callable[[Entry], bytes] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> str:
     """``sha256:<hex>`` over names, kinds, modes, sizes, link targets and contents; not over times and owners.
@@ -28,7 +28,7 @@ def tree_digest(
 
     Args:
         entries: the tree, in tree order.
-        read: gives the content of a file; by default what :attr:`Entry.content` says.
+        content: gives the SHA-256 of a file's bytes; by default of what :attr:`Entry.content` says.
         progress: called with the bytes read so far.
 
     Raises:
@@ -36,12 +36,16 @@ def tree_digest(
     """
     total = hashlib.sha256(b"afpub tree 1\n")
     done = 0
+    digest = content or _content
+
+    def both(entry: Entry) -> tuple[Entry, bytes]:
+        return entry, digest(entry) if entry.kind is Kind.FILE else b""
+
     with ThreadPoolExecutor(_WORKERS) as pool:
-        own = (entry for entry in entries if entry.name != MARKER)
-        for entry, content in pool.map(lambda item: (item, _content(item, read)), own):
+        for entry, sha256 in pool.map(both, (entry for entry in entries if entry.name != MARKER)):
             size = entry.size_bytes if entry.kind is Kind.FILE else 0
             fields = (entry.kind.value.encode(), b"%o" % entry.mode, b"%d" % size)
-            line = b"\0".join((os.fsencode(entry.path), *fields, os.fsencode(entry.target), content))
+            line = b"\0".join((os.fsencode(entry.path), *fields, os.fsencode(entry.target), sha256))
             total.update(b"%d:" % len(line) + line)
             done += entry.size_bytes
             if progress:
@@ -49,13 +53,16 @@ def tree_digest(
     return f"sha256:{total.hexdigest()}"
 
 
-def _content(entry: Entry, read: Callable[[Entry], Iterable[bytes]] | None) -> bytes:
-    if entry.kind is not Kind.FILE:
-        return b""
+def sha256_of(blocks: Iterable[bytes]) -> bytes:
+    """The digest of bytes that come block by block."""
     digest = hashlib.sha256()
-    for block in (read or _blocks)(entry):
+    for block in blocks:
         digest.update(block)
     return digest.digest()
+
+
+def _content(entry: Entry) -> bytes:
+    return sha256_of(_blocks(entry))
 
 
 def _blocks(entry: Entry) -> Iterable[bytes]:

@@ -69,7 +69,7 @@ def test_images_are_found_by_name():
 def test_published_input_is_not_trusted():
     document = json.loads(RECORD.to_bytes())
     document["images"][0]["name"] = "../../etc"
-    with pytest.raises(FormatError, match="'../../etc' is no image name"):
+    with pytest.raises(FormatError, match=r"'../../etc' is no image name"):
         parse_release(json.dumps(document).encode())
 
 

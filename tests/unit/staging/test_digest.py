@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from publisher.errors import DiskError
-from publisher.staging.digest import tree_digest
+from publisher.staging.digest import sha256_of, tree_digest
 from publisher.tree import Entry, FolderTree, Kind
 
 ROOT = Entry(path="", kind=Kind.DIRECTORY, mode=0o755)
@@ -45,7 +45,7 @@ def test_a_folder_and_its_values_agree(tmp_path):
 
 def test_content_can_be_read_from_elsewhere():
     bare = replace(FILE, content=None)
-    assert tree_digest([bare], read=lambda entry: [b"o", b"ne"]) == tree_digest([FILE])
+    assert tree_digest([bare], content=lambda entry: sha256_of([b"o", b"ne"])) == tree_digest([FILE])
 
 
 def test_a_file_that_is_gone(tmp_path):
