@@ -53,7 +53,8 @@ def build_words(
     *, recipe: Path, target: Path, arguments: Mapping[str, str], binds: Sequence[tuple[Path, str]]
 ) -> tuple[str | Path, ...]:
     """The command that builds a sandbox from a definition file."""
-    words: list[str | Path] = [program(), "build", "--fakeroot", "--sandbox"]
+    # without --force labels of the base would win over those of the recipe
+    words: list[str | Path] = [program(), "build", "--fakeroot", "--sandbox", "--force"]
     for source, inside in binds:
         words += ["--bind", f"{source}:{inside}"]
     for name, value in sorted(arguments.items()):

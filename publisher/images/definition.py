@@ -57,7 +57,7 @@ class Section:
 
     def lines(self) -> Iterator[tuple[int, str]]:
         """The lines of the body with their numbers in the file."""
-        yield from enumerate(self.body.splitlines(), start=self.line + 1)
+        yield from enumerate(self.body.split("\n"), start=self.line + 1)
 
     def rows(self) -> Iterator[tuple[int, str]]:
         """The lines that say something: stripped, without empty ones and comments."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -125,10 +126,9 @@ def parse_definition(text: str, *, where: str) -> Definition:
         )
     opening = text[: starts[0]]
     _refuse_sections_before_header(opening, where=where)
-    ends = [*starts[1:], len(text)]
     stages = tuple(
         _stage(text[start:end], line=text.count("\n", 0, start) + 1, where=where)
-        for start, end in zip(starts, ends, strict=True)
+        for start, end in pairwise((*starts, len(text)))
     )
     return Definition(where=where, opening=opening, stages=stages)
 
@@ -149,7 +149,7 @@ def _stage(text: str, *, line: int, where: str) -> Stage:
     first = heads[0] if heads else len(lines)
     sections = tuple(
         _section(lines[begin:end], line=line + begin, where=where)
-        for begin, end in zip(heads, [*heads[1:], len(lines)], strict=True)
+        for begin, end in pairwise((*heads, len(lines)))
     )
     headers = _headers(lines[:first], first_line=line, where=where)
     stage = Stage(preamble="".join(lines[:first]), headers=headers, sections=sections, line=line)

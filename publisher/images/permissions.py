@@ -1,25 +1,21 @@
-"""Opens files that others cannot read, so that publishing and every user can; all of them are listed.
-
-Run as a program (``python -m publisher.images.permissions FOLDER``) it prints the list as JSON: the builder
-runs it inside a user namespace where the files belong to ids that an ordinary user cannot act for.
-"""
+"""Opens files that others cannot read, so that publishing and every user can; all of them are listed."""
 
 from __future__ import annotations
 
-import json
 import os
-import stat
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from publisher.errors import DiskError
+from publisher.errors import DiskError, ToolError
 from publisher.images.userns import inside
 
-_READ: Final = 0o444
-_ENTER: Final = 0o555
+_CLOSED: Final = (
+    *("(", "-type", "d", "!", "-perm", "-555"),
+    *("-o", "-type", "f", "!", "-perm", "-444"),
+    # what its owner may run was meant to be run
+    *("-o", "-type", "f", "-perm", "-100", "!", "-perm", "-111", ")"),
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,51 +31,23 @@ class Repair:
 def repair_permissions(rootfs: Path) -> tuple[Repair, ...]:
     """Opens every file for reading and every directory for entering; returns what was closed before, sorted.
 
-    Set-id and write bits stay as they are.
+    Set-id and write bits stay as they are. Works as an ordinary user on the user's own builds.
 
     Raises:
         DiskError: a mode cannot be read or changed.
         BuildError: the files belong to ids that this user cannot act for.
     """
-    if os.geteuid() == 0:
-        return tuple(sorted(_repair(rootfs), key=lambda repair: repair.path))
-    done = inside((sys.executable, "-m", "publisher.images.permissions", rootfs))
-    rows = json.loads(done.stdout)
-    return tuple(Repair(path=os.fsdecode(bytes.fromhex(row[0])), mode=int(row[1])) for row in rows)
-
-
-def _repair(rootfs: Path) -> Iterator[Repair]:
-    pending = [rootfs]
+    # names of files are bytes, which would not survive in the output of a program
+    listing = rootfs.parent / f".{rootfs.name}.closed"
+    words = ("find", rootfs, *_CLOSED, "-fprintf", listing, r"%m %P\0", "-exec", "chmod", "a+rX", "{}", "+")
     try:
-        while pending:
-            folder = pending.pop()
-            yield from _open(rootfs, folder, folder.lstat().st_mode, _ENTER)
-            with os.scandir(folder) as scan:
-                for item in scan:
-                    if item.is_dir(follow_symlinks=False):
-                        pending.append(Path(item.path))
-                    elif item.is_file(follow_symlinks=False):
-                        yield from _open(
-                            rootfs, Path(item.path), item.stat(follow_symlinks=False).st_mode, _READ
-                        )
-    except OSError as exc:
-        raise DiskError(f"the permissions of {exc.filename} cannot be repaired: {exc.strerror}") from exc
-
-
-def _open(rootfs: Path, path: Path, st_mode: int, wanted: int) -> Iterator[Repair]:
-    mode = stat.S_IMODE(st_mode)
-    # what may be executed by its owner was meant to be run
-    wanted |= 0o111 if wanted == _READ and mode & 0o100 else 0
-    if mode & wanted != wanted:
-        path.chmod(mode | wanted)
-        yield Repair(path=os.path.relpath(path, rootfs), mode=mode)
-
-
-def main() -> None:
-    """Repairs the folder that is named on the command line."""
-    found = sorted(_repair(Path(sys.argv[1])), key=lambda repair: repair.path)
-    print(json.dumps([[os.fsencode(repair.path).hex(), repair.mode] for repair in found]))  # noqa: T201 - its answer
-
-
-if __name__ == "__main__":
-    main()
+        inside(words)
+        rows = listing.read_bytes().split(b"\0")[:-1]
+    except (ToolError, OSError) as exc:
+        detail = exc.detail if isinstance(exc, ToolError) else str(exc)
+        raise DiskError(f"the permissions in {rootfs} cannot be repaired", detail=detail) from exc
+    finally:
+        listing.unlink(missing_ok=True)
+    pairs = (row.split(b" ", 1) for row in rows)
+    repairs = (Repair(path=os.fsdecode(path), mode=int(mode, 8)) for mode, path in pairs)
+    return tuple(sorted(repairs, key=lambda repair: os.fsencode(repair.path)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,7 +175,14 @@ def _stage_findings(image: ImageDefinition, stage: Stage) -> Iterator[Finding]:
                 hint="do the work in %post",
             )
     for copy in stage.copies():
-        if not copy.stage and (copy.source.startswith("/") or ".." in Path(copy.source).parts):
+        if re.search(r"[$`;&|<>()]", copy.source.replace("{{", "").replace("}}", "")):
+            yield error(
+                "shell-in-files",
+                f"{image.recipe}:{copy.line}",
+                f"{copy.source!r}: Apptainer hands this to a shell of the machine that builds",
+                hint="name files plainly; only * ? [ ] are patterns",
+            )
+        elif not copy.stage and (copy.source.startswith("/") or ".." in Path(copy.source).parts):
             yield warning(
                 "outside",
                 f"{image.recipe}:{copy.line}",
