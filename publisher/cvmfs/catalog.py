@@ -77,6 +77,9 @@ class Catalog:
             self.properties: Mapping[str, str] = sqlite.properties(self._database, where=where)
             self._check_schema()
             self._select = self._selection()
+            self._nested = self._refs("nested_catalogs")
+            self._binds = self._refs("bind_mountpoints") if self._has_binds() else ()
+            self._mounts = tuple({ref.path: ref for ref in refs} for refs in (self._nested, self._binds))
         except BaseException:
             self._database.close()
             raise
@@ -159,12 +162,25 @@ class Catalog:
 
     def nested(self) -> tuple[CatalogRef, ...]:
         """The catalogs mounted in this one."""
-        return self._refs("nested_catalogs")
+        return self._nested
 
     def binds(self) -> tuple[CatalogRef, ...]:
         """The root catalogs of other revisions that are bound in."""
-        have = self._query("SELECT name FROM sqlite_master WHERE type='table' AND name='bind_mountpoints'")
-        return self._refs("bind_mountpoints") if have else ()
+        return self._binds
+
+    def mounted(self, row: Row) -> CatalogRef | None:
+        """The catalog that holds what is in a directory; None when this one does.
+
+        Raises:
+            FormatError: the row and the list of mounted catalogs say different things.
+        """
+        found = self._mounts[row.bind_mount].get(row.path)
+        if (found is not None) != (row.mount_point or row.bind_mount):
+            raise FormatError(f"{self.where}: {row.path} is a mount point in one table, and not in the other")
+        return found
+
+    def _has_binds(self) -> bool:
+        return bool(self._query("SELECT name FROM sqlite_master WHERE type='table' AND name='bind_mountpoints'"))
 
     def _refs(self, table: str) -> tuple[CatalogRef, ...]:
         size = "size" if int(self.properties.get("schema_revision", "0")) > 0 else "0"

@@ -304,13 +304,11 @@ class Reader:
 
     def _inside(self, place: _Place) -> _Place:
         """The directory as the catalog has it that holds its contents."""
-        if not (place.row.mount_point or place.row.bind_mount):
+        ref = place.catalog.mounted(place.row)
+        if ref is None:
             return place
-        ref = _mounted(place)
         if place.row.bind_mount:
-            inner = CatalogRef(path="", digest=ref.digest, size_bytes=ref.size_bytes)
-            catalog = self.catalog(inner)
-            return _Place(catalog, inner, "", catalog.root())
+            ref = CatalogRef(path="", digest=ref.digest, size_bytes=ref.size_bytes)
         catalog = self.catalog(ref)
         return _Place(catalog, ref, ref.path, catalog.root())
 
@@ -322,16 +320,8 @@ class Reader:
                 yield _stored(row, prefix + row.name, child), child
 
 
-def _mounted(place: _Place) -> CatalogRef:
-    refs = place.catalog.binds() if place.row.bind_mount else place.catalog.nested()
-    for ref in refs:
-        if ref.path == place.inner:
-            return ref
-    raise FormatError(f"{place.catalog.where}: the mount point {place.inner} names no catalog")
-
-
 def _stored(row: Row, path: str, place: _Place) -> Stored:
-    mounted = row.mount_point or row.bind_mount
+    mounted = place.catalog.mounted(row) if row.is_directory else None
     return Stored(
         entry=row.entry(path),
         nlink=row.links,
@@ -340,7 +330,7 @@ def _stored(row: Row, path: str, place: _Place) -> Stored:
         compression=row.compression,
         digest=row.content,
         chunks=row.chunks,
-        catalog=_mounted(place).digest if mounted else None,
+        catalog=mounted.digest if mounted else None,
         external=row.external,
         hidden=row.hidden,
         direct_io=bool(row.flags & Flag.DIRECT_IO),
@@ -383,6 +373,11 @@ def open_catalog(source: Source, ref: CatalogRef) -> Catalog:
         prefix = catalog.root_prefix or "/"
         catalog.close()
         raise FormatError(f"{where} belongs to {prefix}")
+    try:
+        catalog.statistics()  # clients refuse a catalog that lacks one
+    except FormatError:
+        catalog.close()
+        raise
     return catalog
 
 
