@@ -338,7 +338,8 @@ def encode_catalog(contents: CatalogContents) -> bytes:
 def _filler(contents: CatalogContents) -> Callable[[sqlite3.Connection], None]:
     def fill(database: sqlite3.Connection) -> None:
         hashes = {row.path: path_hash(row.path) for row in contents.rows}
-        database.executemany("INSERT INTO properties VALUES (?, ?)", contents.properties.items())
+        values = [(key, os.fsencode(value)) for key, value in contents.properties.items()]
+        database.executemany("INSERT INTO properties VALUES (?, CAST(? AS TEXT))", values)
         database.executemany(
             "INSERT INTO catalog VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, CAST(? AS TEXT), CAST(? AS TEXT), ?, ?, ?)",
             (_columns(row, hashes) for row in contents.rows),
