@@ -20,6 +20,8 @@ from publisher.errors import RepositoryError
 _WINDOW = 32
 _MIDDLE = 0x7FFFFFFF
 _ALL = 0xFFFFFFFF
+_LOWEST_OF_TOP = 23
+"""Bit 31 is compared with bit 23."""
 _SCAN = 1 << 16
 """Bytes handled as one integer: fits the processor's cache."""
 
@@ -75,7 +77,10 @@ def first_hit(data: bytes, start: int, stop: int, threshold: int) -> int:
 
 
 def _candidates(data: bytes, start: int, stop: int, threshold: int) -> Iterator[int]:
-    """Positions whose bits 30 down to the free ones are all equal, as they are in every hit."""
+    """Positions whose bits 30 down to the free ones are all equal, and bit 31 not, or all of them ones.
+
+    Every hit is among them; zeros, of which files have many, are not.
+    """
     base = start - _WINDOW
     piece = data[base:stop]
     size = len(piece)
@@ -86,6 +91,9 @@ def _candidates(data: bytes, start: int, stop: int, threshold: int) -> Iterator[
     first = 0x7F & -(1 << max(0, min(8, free - 16)))
     second = 0xFF & -(1 << max(0, min(8, free - 8)))
     wrong = (differ & _repeat(first, size)) | ((differ >> 64) & _repeat(second, size))
+    if free <= _LOWEST_OF_TOP:
+        top = _repeat(0x80, size)
+        wrong |= ((differ | high) & top) ^ top
     flat = wrong.to_bytes(size, "little")
     found = flat.find(0, _WINDOW - 24, size - 24)
     while found >= 0:
