@@ -18,7 +18,7 @@ from publisher.cvmfs.reader import open_repository
 from publisher.cvmfs.serve import serving
 from publisher.cvmfs.signing import resign_whitelist
 
-pytestmark = pytest.mark.usefixtures("apptainer")
+pytestmark = [pytest.mark.images, pytest.mark.usefixtures("apptainer")]
 
 
 @pytest.fixture
@@ -244,8 +244,18 @@ def test_a_second_publisher_at_work(project, revision):
     assert project.release()["new"] is True
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "killed"])
-@pytest.mark.parametrize("step", ["building", "staging", "validating", "publishing", "verifying"])
+@pytest.mark.parametrize(
+    ("step", "number"),
+    [
+        ("building", signal.SIGKILL),
+        ("staging", signal.SIGINT),
+        ("validating", signal.SIGINT),
+        ("validating", signal.SIGKILL),
+        ("publishing", signal.SIGKILL),
+        ("verifying", signal.SIGINT),
+        ("verifying", signal.SIGKILL),
+    ],
+)
 def test_a_release_that_is_stopped_in_the_middle(project, revision, step, number):
     done = project.stop("release", project.manifest, at=step, number=number)
     if number is signal.SIGINT:
