@@ -14,7 +14,8 @@ from publisher.errors import AfpubError, BuildError, DiskError
 HINT: Final = "install Apptainer (Debian 12: .ci/install-apptainer); 'afpub doctor' checks the rest"
 SOURCE_DATE_EPOCH: Final = 1_767_225_600
 """2026-01-01 00:00:00 UTC: the time that reproducible parts of an image carry."""
-_SECTION: Final = re.compile(r"while running (?:%(\w+) section|engine)")
+_SECTION: Final = re.compile(r"%(\w+) (?:section|script): exit status (\d+)$")
+_FULL: Final = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
 _NOISE: Final = ("destination is already in the mount point list", "INFO: ")
 _DETAIL_LINES: Final = 20
 _ENVIRONMENT: Final = re.compile(r"(APPTAINER|SINGULARITY)(ENV_|_BIND|_NO_|_CONTAIN|_WRITABLE|_FAKEROOT)")
@@ -85,15 +86,13 @@ def build_failure(what: str, tail: str, *, log: Path) -> AfpubError:
     """
     lines = [line for line in tail.splitlines() if not any(noise in line for noise in _NOISE)]
     detail = "\n".join(lines[-_DETAIL_LINES:])
-    if "No space left on device" in tail or "Disk quota exceeded" in tail:
+    if _FULL.search(tail):
         return DiskError(
             f"the disk is full: {what} could not be built", hint=f"all of its output: {log}", detail=detail
         )
     fatal = next((line for line in reversed(lines) if line.startswith("FATAL:")), "")
-    section = _SECTION.search(fatal.rpartition("engine: ")[2]) if fatal else None
-    status = re.search(r"exit status (\d+)$", fatal)
-    if section and section[1] and status:
-        message = f"{what}: %{section[1]} failed with exit code {status[1]}"
+    if section := _SECTION.search(fatal):
+        message = f"{what}: %{section[1]} failed with exit code {section[2]}"
     elif fatal:
         message = f"{what} could not be built: {fatal.removeprefix('FATAL:').strip()}"
     else:

@@ -190,8 +190,10 @@ def _measured(job: _Job) -> BuiltImage:
     tree = FolderTree(folder=job.folder / ROOTFS)
     entries = list(tree)
     size = sum(entry.size_bytes for entry in entries if entry.kind is Kind.FILE)
+    # targets of links count as read
+    total = sum(entry.size_bytes for entry in entries)
     job.progress.step(f"taking the digest of {job.what}")
-    digest = tree_digest(entries, progress=lambda done: job.progress.advance(done, size, "bytes"))
+    digest = tree_digest(entries, progress=lambda done: job.progress.advance(done, total, "bytes"))
     base = job.base
     return BuiltImage(
         image=job.image.name,

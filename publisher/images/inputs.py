@@ -61,8 +61,8 @@ def _inputs(image: ImageDefinition, variant: str) -> Iterator[tuple[str, bytes]]
 
 
 def _copied(image: ImageDefinition, variant: str) -> tuple[Path, ...]:
-    copies = load_recipe(image, variant).copies
-    return tuple(path for copy in copies for path in sources(image, copy))
+    recipe = load_recipe(image, variant)
+    return (*recipe.archives, *(path for copy in recipe.copies for path in sources(image, copy)))
 
 
 def _fingerprint(path: Path) -> bytes:

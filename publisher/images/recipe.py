@@ -19,6 +19,7 @@ from publisher.report import Finding, Report, collect, error, note, warning
 PROVIDED: Final = ("APT_MIRROR", "APT_SECURITY_MIRROR", "BASE")
 """Build arguments that the builder gives to recipes which ask for them; no part of an image's identity."""
 
+_LOCAL_AGENTS: Final = frozenset({"docker-archive", "localimage", "oci", "oci-archive"})
 _NETWORK_AGENTS: Final = frozenset({"docker", "library", "oras", "shub"})
 
 
@@ -33,6 +34,8 @@ class Recipe:
     """Which of :data:`PROVIDED` the recipe uses."""
     copies: tuple[FileCopy, ...]
     """What ``%files`` takes from the folder of the image."""
+    archives: tuple[Path, ...]
+    """Images in the folder of the image that stages begin with."""
 
 
 def load_definition(image: ImageDefinition) -> Definition:
@@ -76,6 +79,23 @@ def load_recipe(image: ImageDefinition, variant: str) -> Recipe:
         arguments=tuple(sorted(given.items())),
         asks=used & set(PROVIDED) - set(given),
         copies=copies,
+        archives=tuple(path for stage in filled.stages for path in _archive(image, stage)),
+    )
+
+
+def _archive(image: ImageDefinition, stage: Stage) -> Iterator[Path]:
+    """The file that a stage begins with, where it lies in the folder of the image."""
+    source = stage.header("from")
+    if stage.header("bootstrap") not in _LOCAL_AGENTS or source.startswith("/"):
+        return
+    # the name of an image in the archive may follow
+    for name in (source, source.partition(":")[0]):
+        if (image.folder / name).exists():
+            yield image.folder / name
+            return
+    raise RecipeError(
+        f"{image.recipe}:{stage.line}: the image {source!r} does not exist",
+        hint="paths in 'From:' are relative to the folder of the image",
     )
 
 
@@ -159,7 +179,7 @@ def _stage_findings(image: ImageDefinition, stage: Stage) -> Iterator[Finding]:
             f"{source!r} is not pinned: the same recipe makes another image tomorrow",
             hint="write NAME@sha256:DIGEST",
         )
-    if agent == "localimage" and "{{" not in source:
+    if agent in _LOCAL_AGENTS and source.startswith("/"):
         yield warning(
             "local-base",
             where,

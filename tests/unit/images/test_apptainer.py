@@ -19,7 +19,7 @@ FATAL = "FATAL:   While performing build: while running engine: while running "
             "the image x: %post failed with exit code 7",
         ),
         (
-            f"{FATAL}%test section: exit status 1",
+            "FATAL:   While performing build: failed to execute %test script: exit status 1",
             "the image x: %test failed with exit code 1",
         ),
         ("FATAL:   no such image", "the image x could not be built: no such image"),
@@ -33,8 +33,11 @@ def test_a_failure_says_which_section_failed_and_how(fatal, message):
     assert error.detail.splitlines()[:2] == ["+ false", "last words"]
 
 
-def test_a_full_disk_is_called_so():
-    error = build_failure("the image x", "dpkg: error: No space left on device\nFATAL:   x", log=LOG)
+@pytest.mark.parametrize(
+    "words", ["No space left on device", "write: no space left on device", "Disk quota exceeded"]
+)
+def test_a_full_disk_is_called_so(words):
+    error = build_failure("the image x", f"dpkg: {words}\nFATAL:   x", log=LOG)
     assert type(error) is DiskError
     assert error.message == "the disk is full: the image x could not be built"
 

@@ -166,3 +166,24 @@ def test_the_digest_does_not_heed_descriptions_times_and_other_variants(folder):
     (folder / "cpu.lock").touch()
     (folder / "notes.txt").write_text("not an input")
     assert digest(folder) == first
+
+
+def test_a_local_archive_is_an_input(folder):
+    (folder / "image.toml").write_text("")
+    (folder / "ml.def").write_text("Bootstrap: oci-archive\nFrom: base.tar:latest\n%test\n    true\n")
+    with pytest.raises(RecipeError) as caught:
+        digest(folder, "")
+    assert caught.value.message == f"{folder}/ml.def:1: the image 'base.tar:latest' does not exist"
+    (folder / "base.tar").write_bytes(b"1")
+    first = digest(folder, "")
+    (folder / "base.tar").write_bytes(b"2")
+    assert digest(folder, "") != first
+    assert findings(folder) == []
+
+
+def test_a_path_of_this_machine_is_no_base(folder):
+    (folder / "image.toml").write_text("")
+    (folder / "ml.def").write_text("Bootstrap: localimage\nFrom: /srv/base.sif\n%test\n    true\n")
+    assert [(f[0], f[1], f[3]) for f in findings(folder)] == [
+        ("warning", "local-base", "the base '/srv/base.sif' is a path of this machine")
+    ]
