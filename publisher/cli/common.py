@@ -44,7 +44,9 @@ class Session:
 
 _COMMON: dict[str, Any] = {
     "as_json": Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")],
-    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")],
+    "quiet": Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress and no notes, only errors and results.")
+    ],
     "verbose": Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")],
     "project_folder": Annotated[
         Path, typer.Option("--project", help="Folder of the publishing project.", show_default="here")

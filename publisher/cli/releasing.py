@@ -21,7 +21,8 @@ from publisher.release.build import build_steps
 from publisher.release.channels import promote as move_to
 from publisher.release.channels import rollback as move_back
 from publisher.release.layout import JUPYTER
-from publisher.release.plan import ReleasePlan, build_chain, make_plan
+from publisher.release.plan import Action, ReleasePlan, build_chain, make_plan
+from publisher.release.preview import ImagePreview, preview
 from publisher.release.state import read_state
 
 _NO_VERSION = ImageVersion("0")
@@ -45,24 +46,41 @@ def _plan(app: typer.Typer) -> None:
         backend = backend_of(project)
         state = read_state(backend.read, fqrn=settings.fqrn, prefix=settings.prefix)
         made = make_plan(project, load_manifest(manifest), state.index)
+        images = preview(made, settings)
+        channel = f"channel {made.manifest.channel} of {settings.fqrn}"
+        published = " (published already: nothing to do)" if made.published else ""
         session.screen.tree(
-            f"release {made.manifest.version} -> channel {made.manifest.channel} of {settings.fqrn}"
-            + (" (published already: nothing to do)" if made.published else ""),
-            {
-                "images": [
-                    f"{image.selection.name} {image.selection.version}: {image.action.value}, from "
-                    + " <- ".join(step.definition.name for step in reversed(image.chain))
-                    for image in made.images
-                ],
+            f"release {made.manifest.version} -> {channel}{published}",
+            {_image_title(image): _catalog_lines(image) for image in images}
+            | {
                 "kernels": [
                     f"{kernel.name}: {kernel.display_name}, in {kernel.image}" for kernel in made.kernels
-                ],
+                ]
             },
         )
-        session.screen.result(_plan_json(made))
+        session.screen.result(_plan_json(made, images))
 
 
-def _plan_json(plan: ReleasePlan) -> dict[str, object]:
+def _image_title(image: ImagePreview) -> str:
+    selection = image.plan.selection
+    size = f", {image.entries:,} entries, {image.size_bytes / 1e6:,.0f} MB" if image.built else ""
+    what = {
+        (Action.REUSE, True): "published already",
+        (Action.BUILD, True): "built, to be published",
+        (Action.BUILD, False): "to be built and published",
+    }[image.plan.action, image.built]
+    return f"image {selection.name} {selection.version}: {what}{size}"
+
+
+def _catalog_lines(image: ImagePreview) -> list[str]:
+    chain = " <- ".join(step.definition.name for step in reversed(image.plan.chain))
+    return [
+        f"made of {chain}, inputs {image.plan.inputs_digest[:19]}",
+        *(f"nested catalog at /{path}: {count:,} entries" for path, count in image.catalogs.items()),
+    ]
+
+
+def _plan_json(plan: ReleasePlan, images: Sequence[ImagePreview]) -> dict[str, object]:
     return {
         "release": plan.manifest.version,
         "channel": plan.manifest.channel,
@@ -70,13 +88,17 @@ def _plan_json(plan: ReleasePlan) -> dict[str, object]:
         "published": plan.published,
         "images": [
             {
-                "name": image.selection.name,
-                "version": image.selection.version,
-                "action": image.action.value,
-                "inputs_digest": image.inputs_digest,
-                "chain": [step.definition.name for step in image.chain],
+                "name": image.plan.selection.name,
+                "version": image.plan.selection.version,
+                "action": image.plan.action.value,
+                "built": image.built,
+                "inputs_digest": image.plan.inputs_digest,
+                "chain": [step.definition.name for step in image.plan.chain],
+                "entries": image.entries,
+                "size_bytes": image.size_bytes,
+                "catalogs": dict(image.catalogs),
             }
-            for image in plan.images
+            for image in images
         ],
         "kernels": [kernel.name for kernel in plan.kernels],
     }

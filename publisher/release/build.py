@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from publisher.backends.base import Backend
-from publisher.images.builder import build, find_built
+from publisher.images.builder import build
 from publisher.images.built import BuiltImage
 from publisher.names import ImageName
 from publisher.progress import Progress
 from publisher.project.settings import Settings
 from publisher.release.layout import image_path
 from publisher.release.plan import Action, BuildStep, ImagePlan, ReleasePlan
+from publisher.release.preview import cached_build
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,9 +43,7 @@ def _obtain(
     image: ImagePlan, settings: Settings, backend: Backend, progress: Progress, done: dict[str, BuiltImage]
 ) -> Obtained:
     if image.action is Action.REUSE:
-        step = image.chain[-1]
-        below = image.chain[-2].inputs_digest if len(image.chain) > 1 else ""
-        built = find_built(step.definition, variant=step.variant, base_digest=below, work=settings.work)
+        built = cached_build(image, settings)
         if built is not None:
             return Obtained(rootfs=built.rootfs, built=built)
         path = image_path(settings.prefix, image.selection.name, image.selection.version)
