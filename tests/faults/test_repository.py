@@ -1,0 +1,232 @@
+"""Whatever happens to a publisher, the repository is the old one or the new one, and the next publish works."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import resource
+import shutil
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import cvmfs_repository as repository
+import pytest
+from cvmfs_repository import Repo, file, graft, later
+
+from publisher import tools
+from publisher.cvmfs.check import check
+from publisher.cvmfs.digest import ObjectKind
+from publisher.errors import AfpubError, DiskError, TransactionOpenError, TrustError
+
+HERE = Path(__file__).parent
+AHEAD = ["the digest of the reflog is not that in the manifest"]
+"""A publisher that died between reflog and manifest leaves a reflog that knows more."""
+
+
+@pytest.fixture
+def repo(tmp_path) -> Repo:
+    made = repository.make(tmp_path / "repo")
+    made.publish(
+        graft("/sw/one", file("f", b"old one"), catalogs=("",)),
+        graft("/sw/two", file("f", b"old two"), file("n/f", b"old n"), catalogs=("", "n")),
+    )
+    return made
+
+
+def clean(repo: Repo) -> None:
+    key = (repo.keys / f"{repository.FQRN}.pub").read_bytes()
+    assert check(repo.folder, public_key=key, now=later(9), all_tags=True).findings == ()
+    assert list((repo.folder / "data" / "txn").iterdir()) == []
+
+
+def program(script: str, *words: str | Path, **more) -> tools.Completed:
+    path = os.pathsep.join((str(HERE.parent), str(HERE.parent.parent)))
+    return tools.run([sys.executable, HERE / script, *words], env={**os.environ, "PYTHONPATH": path}, **more)
+
+
+def test_killed_at_every_step(repo, tmp_path):
+    shutil.copytree(repo.keys, tmp_path / "keys")
+    lines = program("publisher_killer.py", tmp_path, timeout_s=500).stdout.splitlines()
+    results = [json.loads(line) for line in lines]
+    assert [result["killed"] for result in results] == [True] * (len(results) - 1) + [False]
+    assert len(results) > 40
+    new = results[-1]["after"]
+    with repo.open() as reader:
+        old_root = str(reader.root_hash)
+    seen = set()
+    for result in results:
+        after = result["after"]
+        seen.add(after["root"])
+        assert after["root"] in {old_root, new["root"]}, result["steps"]
+        assert after["errors"] in ([], AHEAD), result["steps"]
+        if after["root"] == new["root"]:
+            assert after["tree"] == new["tree"]
+            assert not result["changed"]
+        assert result["end"]["tree"] == new["tree"], result["steps"]
+        assert (result["end"]["revision"], result["end"]["errors"], result["left"]) == (3, [], [])
+    assert seen == {old_root, new["root"]}
+    assert any(result["after"]["errors"] == AHEAD for result in results)
+
+
+def test_second_publisher_is_told_who_holds_the_repository(repo):
+    with holder(repo, seconds=4) as pid:
+        with pytest.raises(TransactionOpenError) as caught:
+            repo.publish(graft("/a", file("f", b"1")), at=later(1))
+        assert f"is held by another publisher: process {pid} on " in caught.value.message
+        assert ", since " in caught.value.message
+        assert repo.publish(graft("/a", file("f", b"1")), at=later(1), wait_s=60).revision == 3
+    clean(repo)
+
+
+@contextlib.contextmanager
+def holder(repo: Repo, *, seconds: float):
+    """Another process that holds the repository; its process number."""
+    held = threading.Event()
+    thread = threading.Thread(
+        target=program,
+        args=("publisher_holder.py", repo.folder, repo.keys, str(seconds)),
+        kwargs={"on_line": lambda line: held.set()},
+    )
+    thread.start()
+    try:
+        assert held.wait(60)
+        yield json.loads((repo.folder / ".afpub" / "lock").read_text())["pid"]
+    finally:
+        thread.join()
+
+
+def test_lock_of_a_dead_publisher_does_not_matter(repo):
+    (repo.folder / ".afpub" / "lock").write_text(json.dumps({"pid": 1, "host": "gone", "since": "long ago"}))
+    (repo.folder / "data" / "txn" / "afpub-1-0").write_bytes(b"left by a dead publisher")
+    repo.publish(graft("/a", file("f", b"1")), at=later(1))
+    clean(repo)
+
+
+@pytest.fixture
+def little_disk(tmp_path, require_tool, require_root):
+    """A file system of 4 MiB."""
+    place = tmp_path / "little"
+    place.mkdir()
+    mount = require_tool("mount")
+    done = tools.run([mount, "-t", "tmpfs", "-o", "size=4m", "tmpfs", place], check=False)
+    if not done.ok:
+        pytest.skip(f"no file system can be mounted here: {done.tail}")
+    yield place
+    tools.run([require_tool("umount"), place])
+
+
+def test_full_disk(little_disk):
+    repo = repository.make(little_disk / "repo")
+    repo.publish(graft("/a", file("f", b"1")))
+    before = (repo.folder / ".cvmfspublished").read_bytes()
+    with pytest.raises(DiskError) as caught:
+        repo.publish(graft("/b", file("big", hashlib.shake_128(b"big").digest(8 << 20))), at=later(1))
+    assert "No space left on device" in caught.value.message
+    assert str(repo.folder) in caught.value.message
+    assert caught.value.hint == "make room on the disk and run it again"
+    assert (repo.folder / ".cvmfspublished").read_bytes() == before
+    clean(repo)
+    repo.publish(graft("/b", file("small", b"fits")), at=later(2))
+    clean(repo)
+
+
+def test_disk_that_is_full_at_any_later_step(repo, monkeypatch):
+    """Each call that writes fails once, one publish after the other."""
+    before = (repo.folder / ".cvmfspublished").read_bytes()
+    steps = 0
+    while True:
+        steps += 1
+        with monkeypatch.context() as patch:
+            left = [steps]
+
+            def failing(descriptor, data, left=left, write=os.write):
+                left[0] -= 1
+                if left[0] == 0:
+                    raise OSError(28, "No space left on device")
+                return write(descriptor, data)
+
+            patch.setattr(os, "write", failing)
+            try:
+                repo.publish(graft("/b", file("x/f", b"new"), file("y", b"y"), catalogs=("", "x")), at=later(1))
+            except DiskError as exc:
+                assert "No space left on device" in exc.message
+            else:
+                break
+        assert (repo.folder / ".cvmfspublished").read_bytes() == before
+        assert [path for path in repo.folder.rglob("*.new-*")] == []
+        with repo.open() as reader:
+            assert reader.lookup("b") is None
+    assert steps > 7
+    clean(repo)
+
+
+def test_file_size_limit(repo):
+    """A limit of the system for written files, as batch systems set it."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(DiskError, match="File too large"):
+            repo.publish(graft("/b", file("f", hashlib.shake_128(b"f").digest(200_000))), at=later(1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    clean(repo)
+
+
+def test_interrupted(repo):
+    """Ctrl-C in the middle of the contents."""
+
+    def interrupt(state) -> None:
+        if state.files_done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        repo.publish(graft("/b", file("f", b"new")), at=later(1), progress=interrupt)
+    with repo.open() as reader:
+        assert reader.lookup("b") is None
+    clean(repo)
+    repo.publish(graft("/b", file("f", b"new")), at=later(2))
+    clean(repo)
+
+
+def test_damaged_and_missing_objects_are_named(repo):
+    with repo.open() as reader:
+        stored = reader.lookup("sw/one/f")
+    name = stored.digest.object_name(ObjectKind.FILE)
+    path = repo.folder / name
+    good = path.read_bytes()
+    path.write_bytes(good[:-1] + b"\0")
+    with repo.open() as reader, pytest.raises(TrustError) as caught:
+        list(reader.read("sw/one/f"))
+    assert f"the object {name} of {repo.folder} is damaged: its digest is " in caught.value.message
+    path.unlink()
+    with repo.open() as reader, pytest.raises(AfpubError) as caught:
+        list(reader.read("sw/one/f"))
+    assert caught.value.message == f"the object {name} is missing in {repo.folder}"
+
+
+def test_waiting_ends(repo):
+    with holder(repo, seconds=3):
+        start = time.monotonic()
+        with pytest.raises(TransactionOpenError):
+            repo.publish(graft("/a", file("f", b"1")), at=later(1), wait_s=0.5)
+        assert time.monotonic() - start >= 0.5
+    clean(repo)
+
+
+def test_reflog_that_is_damaged_stops_a_publish(repo):
+    path = repo.folder / ".cvmfsreflog"
+    path.write_bytes(b"no database")
+    with pytest.raises(AfpubError) as caught:
+        repo.publish(graft("/a", file("f", b"1")), at=later(1))
+    assert caught.value.message == "the reflog .cvmfsreflog is no SQLite database"
+    assert caught.value.hint == f"remove {path} to have it made anew from the tags"
+    path.unlink()
+    repo.publish(graft("/a", file("f", b"1")), at=later(1))
+    clean(repo)
