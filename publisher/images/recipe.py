@@ -194,6 +194,10 @@ def _stage_findings(image: ImageDefinition, stage: Stage) -> Iterator[Finding]:
                 f"%{name} runs on the machine that builds, with the rights of whoever builds",
                 hint="do the work in %post",
             )
+    yield from _copy_findings(image, stage)
+
+
+def _copy_findings(image: ImageDefinition, stage: Stage) -> Iterator[Finding]:
     for copy in stage.copies():
         if re.search(r"[$`;&|<>()]", copy.source.replace("{{", "").replace("}}", "")):
             yield error(
