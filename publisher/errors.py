@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from publisher.report import Report
+
 
 class AfpubError(Exception):
     """Something that cannot go on: what, where, and (as ``hint``) what to do about it."""
@@ -19,9 +21,13 @@ class AfpubError(Exception):
 
 
 class CheckFailedError(AfpubError):
-    """A check said no; the report has been shown."""
+    """A check said no; what it found is in the report."""
 
     exit_code = 1
+
+    def __init__(self, message: str, *, report: Report, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.report = report
 
 
 class UsageError(AfpubError):

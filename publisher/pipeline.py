@@ -156,9 +156,7 @@ def _verify(
     report = verify_record(folder_view(copy, record.prefix), record, images=images)
     _insist(bench, report, f"{published} not as it was built")
     after = start_kernels(plan.kernels, release_folder(copy, record.version), work, bench.progress)
-    _insist(
-        bench, after.report, f"{published} a kernel does not work; 'afpub rollback' moves the channel back"
-    )
+    _insist(bench, after.report, f"{published} a kernel does not work; 'afpub rollback' moves the channel back")
     return after.results, copy
 
 
@@ -166,6 +164,5 @@ def _insist(bench: Bench, report: Report, consequence: str) -> None:
     bench.on_report(report)
     if not report.ok:
         count = len(report.errors)
-        raise CheckFailedError(
-            f"{count} {'check' if count == 1 else 'checks'} said no (shown above): {consequence}"
-        )
+        checks = "check" if count == 1 else "checks"
+        raise CheckFailedError(f"{count} {checks} said no (shown above): {consequence}", report=report)

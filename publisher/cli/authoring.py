@@ -23,9 +23,7 @@ def register(app: typer.Typer) -> None:
     def init(
         session: Session,
         folder: Annotated[Path, typer.Argument(help="Folder of the new project.")] = Path(),
-        fqrn: Annotated[
-            str, typer.Option(help="The repository it will publish into.")
-        ] = "kernels.example.org",
+        fqrn: Annotated[str, typer.Option(help="The repository it will publish into.")] = "kernels.example.org",
     ) -> None:
         """Make a new publishing project: an image, a kernel, a release; it releases as it is."""
         version = ReleaseVersion(f"{dt.datetime.now(tz=dt.UTC):%Y.%-m}.1")
@@ -46,8 +44,8 @@ def register(app: typer.Typer) -> None:
         """Check recipes, kernels and manifests without building anything."""
         report = check_project(session.project())
         session.screen.report(report)
-        session.screen.result(report.to_json())
         session.conclude(report, "the project is not right")
+        session.screen.result(report.to_json())
 
     @command(app)
     def doctor(session: Session) -> None:
@@ -56,5 +54,5 @@ def register(app: typer.Typer) -> None:
         work = load_settings(root).work if root else session.folder
         report = machine.examine(work)
         session.screen.report(report)
-        session.screen.result(report.to_json())
         session.conclude(report, "this machine is not ready")
+        session.screen.result(report.to_json())

@@ -30,23 +30,20 @@ class Session:
         return load_project(self.folder)
 
     def conclude(self, report: Report, message: str) -> None:
-        """Ends the command with exit code 1 when a report says no.
+        """Ends the command with exit code 1 when a report says no; to be called before the result is shown.
 
         Raises:
             CheckFailedError: the report holds an error.
         """
         if not report.ok:
             count = len(report.errors)
-            raise CheckFailedError(
-                f"{message}: {count} {'problem' if count == 1 else 'problems'}, shown above"
-            )
+            problems = "problem" if count == 1 else "problems"
+            raise CheckFailedError(f"{message}: {count} {problems}, shown above", report=report)
 
 
 _COMMON: dict[str, Any] = {
     "as_json": Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")],
-    "quiet": Annotated[
-        bool, typer.Option("--quiet", "-q", help="No progress and no notes, only errors and results.")
-    ],
+    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes, only errors and results.")],
     "verbose": Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")],
     "project_folder": Annotated[
         Path, typer.Option("--project", help="Folder of the publishing project.", show_default="here")
@@ -61,9 +58,7 @@ def command(app: typer.Typer, name: str = "") -> Callable[[Callable[..., None]],
     def register(function: Callable[..., None]) -> Callable[..., None]:
         own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
         shared = [
-            inspect.Parameter(
-                key, inspect.Parameter.KEYWORD_ONLY, default=_DEFAULTS[key], annotation=annotation
-            )
+            inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=_DEFAULTS[key], annotation=annotation)
             for key, annotation in _COMMON.items()
         ]
 

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 from rich.tree import Tree
 
-from publisher.errors import AfpubError
+from publisher.errors import AfpubError, CheckFailedError
 from publisher.report import Report, Severity
 
 _STYLE = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "dim"}
@@ -53,9 +53,7 @@ class Screen:
         """A table for people, on stdout."""
         if self.as_json:
             return
-        drawn = Table(
-            title=title or None, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0)
-        )
+        drawn = Table(title=title or None, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for column in columns:
             drawn.add_column(column, overflow="fold")
         for row in rows:
@@ -84,9 +82,7 @@ class Screen:
             if self.quiet and finding.severity is not Severity.ERROR:
                 continue
             style = _STYLE[finding.severity]
-            self._err.print(
-                f"[{style}]{finding.severity.value}[/] {escape(finding.where)}: {escape(finding.message)}"
-            )
+            self._err.print(f"[{style}]{finding.severity.value}[/] {escape(finding.where)}: {escape(finding.message)}")
             if finding.hint:
                 self._err.print(f"    {escape(finding.hint)}", style="cyan")
         for check, count in notes.items():
@@ -101,13 +97,15 @@ class Screen:
         if exc.hint:
             self._err.print(f"    {escape(exc.hint)}", style="cyan")
         if self.as_json:
-            document = {
+            document: dict[str, object] = {
                 "error": exc.message,
                 "hint": exc.hint,
                 "detail": exc.detail,
                 "class": type(exc).__name__,
                 "exit_code": exc.exit_code,
             }
+            if isinstance(exc, CheckFailedError):
+                document |= exc.report.to_json()
             sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
     def progress(self) -> LiveProgress:

@@ -21,9 +21,7 @@ from publisher.release.state import PublishedState, find_prefix, read_state
 from publisher.release.verify import reader_view, verify_record
 from publisher.sites.jupyter import jupyter_site
 
-From = Annotated[
-    str, typer.Option("--from", help="Folder or address of a repository; default: the project's.")
-]
+From = Annotated[str, typer.Option("--from", help="Folder or address of a repository; default: the project's.")]
 Key = Annotated[Path | None, typer.Option("--key", help="Public key of the repository (FQRN.pub).")]
 Prefix = Annotated[str, typer.Option(help="Folder of the repository below which afpub publishes.")]
 
@@ -162,13 +160,11 @@ def _verify(app: typer.Typer) -> None:
             assert report is not None
             revision = reader.revision
         session.screen.report(report)
+        session.conclude(report, "what is published is not what was released")
         session.screen.result(
             report.to_json() | {"fqrn": state.index.fqrn, "revision": revision, "releases": names},
-            lines=(f"revision {revision} of {state.index.fqrn}: {', '.join(names)} verified",)
-            if report.ok
-            else (),
+            lines=(f"revision {revision} of {state.index.fqrn}: {', '.join(names)} verified",),
         )
-        session.conclude(report, "what is published is not what was released")
 
 
 def _export(app: typer.Typer) -> None:

@@ -83,9 +83,7 @@ class Place:
         return reader.at(int(at) if at.isdigit() else at) if at else reader
 
 
-def find_place(
-    session: Session, repo: str, *, keys: Path | None = None, public_key: Path | None = None
-) -> Place:
+def find_place(session: Session, repo: str, *, keys: Path | None = None, public_key: Path | None = None) -> Place:
     """The repository of the command line, or that of the project.
 
     Keys that are not named are those of the project when it is the project's repository, else those in the
@@ -98,9 +96,7 @@ def find_place(
     settings = load_settings(root) if root else None
     if not repo:
         if settings is None:
-            raise UsageError(
-                "which repository?", hint="name it: --repo FOLDER or --repo http://host/cvmfs/NAME"
-            )
+            raise UsageError("which repository?", hint="name it: --repo FOLDER or --repo http://host/cvmfs/NAME")
         return Place(location=f"{settings.repository}", keys=keys or settings.keys, public_key=public_key)
     if "://" in repo:
         return Place(location=repo, keys=keys, public_key=public_key)
@@ -108,6 +104,4 @@ def find_place(
     if settings is not None and folder == settings.repository.resolve():
         return Place(location=f"{folder}", keys=keys or settings.keys, public_key=public_key)
     beside = folder.parent / "keys"
-    return Place(
-        location=f"{folder}", keys=keys or (beside if beside.is_dir() else None), public_key=public_key
-    )
+    return Place(location=f"{folder}", keys=keys or (beside if beside.is_dir() else None), public_key=public_key)

@@ -52,11 +52,7 @@ def _plan(app: typer.Typer) -> None:
         session.screen.tree(
             f"release {made.manifest.version} -> {channel}{published}",
             {_image_title(image): _catalog_lines(image) for image in images}
-            | {
-                "kernels": [
-                    f"{kernel.name}: {kernel.display_name}, in {kernel.image}" for kernel in made.kernels
-                ]
-            },
+            | {"kernels": [f"{kernel.name}: {kernel.display_name}, in {kernel.image}" for kernel in made.kernels]},
         )
         session.screen.result(_plan_json(made, images))
 
@@ -108,9 +104,7 @@ def _build(app: typer.Typer) -> None:
     @command(app)
     def build(
         session: Session,
-        images: Annotated[
-            list[str] | None, typer.Argument(help="Images; all of them when none is named.")
-        ] = None,
+        images: Annotated[list[str] | None, typer.Argument(help="Images; all of them when none is named.")] = None,
         variant: Annotated[str, typer.Option(help="Variant of the recipe, such as cpu.")] = "",
     ) -> None:
         """Build images without publishing anything."""
@@ -232,9 +226,7 @@ def _outcome_json(project: Project, outcome: Outcome, *, dry_run: bool) -> dict[
 def _outcome_lines(project: Project, outcome: Outcome, *, dry_run: bool) -> list[str]:
     settings, version = project.settings, outcome.plan.manifest.version
     if dry_run:
-        return [
-            f"{version} would be published into {settings.fqrn}; every check passed, nothing was changed."
-        ]
+        return [f"{version} would be published into {settings.fqrn}; every check passed, nothing was changed."]
     if outcome.copy and outcome.published is None:
         return [f"{version} was published already; it has now been read back, and every kernel works."]
     if outcome.published is None:

@@ -26,9 +26,7 @@ from publisher.staging.catalogs import check_split, split
 from publisher.staging.normalize import Policy, normalize
 from publisher.tree import FORMAT_OF_KIND, FolderTree, Graft, Kind
 
-Repo = Annotated[
-    str, typer.Option("--repo", help="Folder or address of the repository; default: the project's.")
-]
+Repo = Annotated[str, typer.Option("--repo", help="Folder or address of the repository; default: the project's.")]
 Keys = Annotated[Path | None, typer.Option("--keys", help="Folder of the repository's keys.")]
 Key = Annotated[Path | None, typer.Option("--key", help="Public key of the repository (FQRN.pub).")]
 At = Annotated[str, typer.Option("--at", help="A tag, revision number or root digest; default: the newest.")]
@@ -99,9 +97,7 @@ def _publish(app: typer.Typer) -> None:
         tree = normalize(FolderTree(folder=folder), where=f"{folder}", policy=Policy())
         bounds = CatalogBounds()
         catalogs = split(tree.entries, min_entries=bounds.min_entries, max_entries=bounds.max_entries)
-        report = tree.report + check_split(
-            tree.entries, catalogs, where=f"{folder}", max_entries=bounds.max_entries
-        )
+        report = tree.report + check_split(tree.entries, catalogs, where=f"{folder}", max_entries=bounds.max_entries)
         session.screen.report(report)
         session.conclude(report, "nothing was published")
         changeset = Changeset(
@@ -112,9 +108,7 @@ def _publish(app: typer.Typer) -> None:
         )
         with session.screen.progress() as progress:
             progress.step(f"publishing {len(tree.entries):,} entries")
-            done = backend.publish(
-                changeset, progress=lambda read, total: progress.advance(read, total, "bytes")
-            )
+            done = backend.publish(changeset, progress=lambda read, total: progress.advance(read, total, "bytes"))
         text = f"{target} is revision {done.revision.number} of {backend.fqrn}"
         session.screen.result(
             {
@@ -217,17 +211,13 @@ def _fsck(app: typer.Typer) -> None:
     ) -> None:
         """Check a repository: signatures, catalogs, counters, links between them, every object."""
         place = find_place(session, repo, public_key=key)
-        public_key = key or (
-            KeyFiles(folder=place.keys, fqrn=place.fqrn()).public_key if place.keys else None
-        )
+        public_key = key or (KeyFiles(folder=place.keys, fqrn=place.fqrn()).public_key if place.keys else None)
         with session.screen.progress() as progress:
             progress.step(f"checking {place.location}")
-            report = check(
-                place.location, public_key=public_key.read_bytes() if public_key else None, data=data
-            )
+            report = check(place.location, public_key=public_key.read_bytes() if public_key else None, data=data)
         session.screen.report(report)
-        session.screen.result(report.to_json(), lines=("no problems found",) if report.ok else ())
         session.conclude(report, f"{place.location} is damaged")
+        session.screen.result(report.to_json(), lines=("no problems found",))
 
 
 def _tag(app: typer.Typer) -> None:

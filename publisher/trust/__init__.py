@@ -1,1 +1,0 @@
-"""Verification of what was published."""

@@ -1,0 +1,199 @@
+"""The commands that look into and after repositories, as the real program."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from publisher import tools
+
+AFPUB = Path(sys.executable).with_name("afpub")
+FQRN = "sw.afpub.example"
+
+
+@pytest.fixture
+def afpub(tmp_path):
+    """Runs afpub in an empty folder that belongs to no project."""
+
+    def run(*words, code=0):
+        done = tools.run([AFPUB, *words], cwd=tmp_path, env=dict(os.environ), check=False, timeout_s=120)
+        assert done.returncode == code, done.tail
+        return done
+
+    run("repo", "create", FQRN, "--at", "repository")
+    return run
+
+
+@pytest.fixture
+def package(tmp_path):
+    """A software package: any folder."""
+    folder = tmp_path / "package"
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin/tool").write_text("#!/bin/sh\necho 1\n")
+    (folder / "bin/tool").chmod(0o755)
+    (folder / "current").symlink_to("bin")
+    os.mkfifo(folder / "pipe")
+    return folder
+
+
+@pytest.fixture
+def published(afpub, package):
+    afpub("repo", "publish", package, "/sw/tool/1.0", "--repo", "repository", "--tag", "tool-1.0")
+    return afpub
+
+
+def document(done):
+    return json.loads(done.stdout)
+
+
+def test_a_new_repository_has_keys_beside_it_and_is_not_made_twice(afpub, tmp_path):
+    names = {path.suffix for path in (tmp_path / "keys").iterdir()}
+    assert names == {".pub", ".key", ".crt", ".masterkey"}
+    assert (tmp_path / f"keys/{FQRN}.masterkey").stat().st_mode & 0o077 == 0
+    done = afpub("repo", "create", FQRN, "--at", "repository", code=11)
+    assert "there is a repository in repository already" in done.tail
+
+
+def test_a_bad_name_is_explained(afpub):
+    done = afpub("repo", "create", "Not A Name", "--at", "other", code=3)
+    assert "'Not A Name' is no repository name" in done.tail
+    assert "use a name such as kernels.example.org" in done.tail
+
+
+def test_a_folder_is_published_as_it_is(published):
+    rows = document(published("repo", "ls", "/sw/tool/1.0", "--recursive", "--repo", "repository", "--json"))
+    entries = {row["path"]: (row["type"], row["mode"]) for row in rows["entries"]}
+    assert entries == {
+        "/sw/tool/1.0": ("dir", "0755"),
+        "/sw/tool/1.0/bin": ("dir", "0755"),
+        "/sw/tool/1.0/bin/tool": ("file", "0755"),
+        "/sw/tool/1.0/current": ("symlink", "0777"),
+    }
+    assert published("repo", "cat", "/sw/tool/1.0/bin/tool", "--repo", "repository").stdout == "#!/bin/sh\necho 1"
+
+
+def test_what_was_left_out_is_said(afpub, package):
+    done = afpub("repo", "publish", package, "/sw/tool/1.0", "--repo", "repository")
+    assert "a fifo device or pipe was left out" in done.tail
+
+
+def test_publishing_again_makes_no_revision(published, package):
+    done = document(published("repo", "publish", package, "/sw/tool/1.0", "--repo", "repository", "--json"))
+    assert (done["new"], done["revision"]) == (False, 2)
+
+
+def test_a_tag_is_taken_once(published, package):
+    (package / "more").write_text("more")
+    done = published("repo", "publish", package, "/sw/tool/1.1", "--repo", "repository", "--tag", "tool-1.0", code=9)
+    assert "the tag 'tool-1.0' exists already: it names revision 2" in done.tail
+
+
+def test_tags_are_listed_added_and_removed(published):
+    published("repo", "tag", "--repo", "repository", "--add", "good")
+    rows = document(published("repo", "tag", "--repo", "repository", "--json"))["tags"]
+    assert {row["name"]: row["revision"] for row in rows} == {"tool-1.0": 2, "good": 2, "trunk": 2, "trunk-previous": 1}
+    published("repo", "tag", "--repo", "repository", "--remove", "good")
+    assert "good" not in published("repo", "tag", "--repo", "repository").stdout
+
+
+def test_earlier_revisions_can_be_read(published, package):
+    (package / "bin/tool").write_text("#!/bin/sh\necho 2\n")
+    published("repo", "publish", package, "/sw/tool/1.0", "--repo", "repository")
+    place = ("/sw/tool/1.0/bin/tool", "--repo", "repository")
+    assert published("repo", "cat", *place).stdout.endswith("echo 2")
+    assert published("repo", "cat", *place, "--at", "tool-1.0").stdout.endswith("echo 1")
+    assert published("repo", "cat", *place, "--at", "2").stdout.endswith("echo 1")
+    done = published("repo", "cat", *place, "--at", "tool-9.9", code=12)
+    assert "has no tag 'tool-9.9'" in done.tail
+
+
+def test_what_is_not_there(published):
+    done = published("repo", "ls", "/nowhere", "--repo", "repository", code=12)
+    assert f"there is no /nowhere in {FQRN}" in done.tail
+    assert "cannot be read" not in done.tail
+    done = published("repo", "ls", "no/leading/slash", "--repo", "repository", code=3)
+    assert "write it from the root, such as /af/images" in done.tail
+
+
+def test_no_repository_is_named(afpub):
+    done = afpub("repo", "ls", code=2)
+    assert "name it: --repo FOLDER" in done.tail
+
+
+def test_fsck_says_yes_and_no(published, tmp_path):
+    assert "no problems found" in published("repo", "fsck", "--repo", "repository").stdout
+    damaged = max((tmp_path / "repository/data").glob("??/*"), key=lambda path: path.stat().st_size)
+    damaged.chmod(0o644)
+    data = bytearray(damaged.read_bytes())
+    data[len(data) // 2] ^= 1
+    damaged.write_bytes(data)
+    done = published("repo", "fsck", "--repo", "repository", code=1)
+    assert damaged.name in done.tail
+    assert document(published("repo", "fsck", "--repo", "repository", "--json", code=1))["ok"] is False
+
+
+def test_a_foreign_key_is_not_trusted(published, tmp_path):
+    published("repo", "create", "other.afpub.example", "--at", "other/repository")
+    key = tmp_path / "other/keys/other.afpub.example.pub"
+    done = published("repo", "ls", "/", "--repo", "repository", "--key", key, code=8)
+    assert "check that the public key is that of this repository" in done.tail
+
+
+def test_resigning_the_whitelist(published):
+    done = document(published("keys", "resign", "--repo", "repository", "--days", "7", "--json"))
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT.*", done["expires"])
+    published("repo", "fsck", "--repo", "repository")
+
+
+def test_a_package_with_a_master_key_elsewhere(published, package, tmp_path):
+    """Publishing needs the repository key only: the master key can be kept apart."""
+    (tmp_path / f"keys/{FQRN}.masterkey").rename(tmp_path / "safe")
+    (package / "more").write_text("more")
+    published("repo", "publish", package, "/sw/tool/1.1", "--repo", "repository")
+    done = published("keys", "resign", "--repo", "repository", code=8)
+    assert f"{FQRN}.masterkey" in done.tail
+
+
+def test_serve_offers_what_clients_need_and_nothing_else(published, tmp_path):
+    log = tmp_path / "serve.log"
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with tools.spawn([AFPUB, "serve", "--repo", "repository", "--port", "0"], cwd=tmp_path, log=log):
+        url = wait_for_url(log)
+        place = ("--repo", url, "--key", tmp_path / f"keys/{FQRN}.pub")
+        assert "no problems found" in published("repo", "fsck", *place).stdout
+        assert "1.0" in published("repo", "ls", "/sw/tool", *place).stdout
+        for hidden in (".afpub/settings.json", "../keys/x", "data", ""):
+            with pytest.raises(urllib.error.HTTPError, match="404"):
+                opener.open(f"{url}/{hidden}")
+    done = published("repo", "publish", tmp_path / "package", "/x", "--repo", url, code=2)
+    assert "can be read only" in done.tail
+
+
+def wait_for_url(log: Path) -> str:
+    for _ in range(100):
+        found = re.search(r"http://127\.0\.0\.1:\d+/cvmfs/\S+", log.read_text() if log.exists() else "")
+        if found:
+            return found[0]
+        tools.run(["sleep", "0.1"])
+    raise AssertionError(log.read_text())
+
+
+def test_wrong_use(afpub):
+    assert afpub("no-such-command", code=2)
+    assert "afpub" in afpub("--version").stdout
+
+
+def test_an_interrupted_pipe_is_no_failure(published):
+    """``afpub repo ls | head -1`` closes the pipe early."""
+    done = tools.run(
+        ["sh", "-c", f"{AFPUB} repo ls /sw/tool/1.0 -r --repo repository 2>err | head -1; cat err"],
+        cwd=Path.cwd(),
+        check=False,
+    )
+    assert "Traceback" not in done.tail
