@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import sqlite3
 import time
@@ -39,7 +40,8 @@ class Known:
 def mark_of(stored: Stored) -> str:
     """Text that is another one when an entry is written differently."""
     entry = stored.entry
-    return f"{entry.kind} {entry.mode:o} {entry.mtime_s}.{entry.mtime_ns} {stored.content_key} {entry.target}"
+    text = f"{entry.kind} {entry.mode:o} {entry.mtime_s}.{entry.mtime_ns} {stored.content_key} {entry.target}"
+    return hashlib.sha256(os.fsencode(text)).hexdigest()
 
 
 def known_of(info: os.stat_result, stored: Stored) -> Known:

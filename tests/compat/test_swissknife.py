@@ -1,0 +1,247 @@
+"""What is published satisfies the CVMFS tools, and the CVMFS client shows it byte for byte."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+import cvmfs_repository as repository
+import cvmfs_vectors as vectors
+import pytest
+from compat.client import mounted
+from cvmfs_repository import Repo, directory, file, graft, later, link
+
+from publisher import tools
+from publisher.cvmfs.check import check
+from publisher.cvmfs.digest import Algorithm, Digest
+from publisher.cvmfs.export import export
+from publisher.cvmfs.reader import open_repository
+from publisher.cvmfs.serve import serving
+from publisher.cvmfs.signing import resign_whitelist
+from publisher.cvmfs.tags import add_tag, remove_tag
+from publisher.errors import RepositoryError
+from publisher.names import RepoPath, TagName
+from publisher.tree import FORMAT_OF_KIND, Entry, Kind
+
+
+@pytest.fixture
+def satisfied(require_tool, tmp_path):
+    """A function that fails when ``cvmfs_swissknife check -c`` or ``scrub`` finds anything in a repository."""
+    program = require_tool("cvmfs_swissknife")
+
+    def ask(repo: Repo) -> None:
+        work = tmp_path / "swissknife"
+        work.mkdir(exist_ok=True)
+        done = tools.run([program, "check", "-c", "-r", repo.folder, "-t", work], check=False)
+        assert done.ok, done.tail
+        assert "no problems found" in done.tail
+        done = tools.run([program, "scrub", "-r", repo.folder / "data"], check=False)
+        assert done.ok, done.tail
+
+    return ask
+
+
+@pytest.fixture
+def satisfied_over_http(require_tool, tmp_path):
+    """The same over HTTP, the signatures checked too."""
+    program = require_tool("cvmfs_swissknife")
+
+    def ask(repo: Repo, name: str = repository.FQRN) -> None:
+        work = tmp_path / "swissknife-http"
+        work.mkdir(exist_ok=True)
+        with serving({name: repo.folder}) as url:
+            done = tools.run(
+                [program, "check", "-c", "-r", f"{url}/cvmfs/{name}", "-N", name, "-t", work]
+                + ["-k", repo.keys / f"{name}.pub"],
+                check=False,
+            )
+        assert done.ok, done.tail
+
+    return ask
+
+
+ENTRIES = (
+    directory("dirs/empty", mtime_s=-5),
+    Entry(path="dirs/sticky", kind=Kind.DIRECTORY, mode=0o1777, uid=7, gid=9, mtime_s=1_500_000_000),
+    directory("dirs/attributes", xattrs=(("user.on-dir", b"yes"),)),
+    file("files/empty"),
+    file("files/run", b"#!/bin/sh\n", mode=0o4755, uid=1000, gid=2000, mtime_s=-1),
+    file("files/secret", b"for the owner", mode=0o600),
+    file("files/chunked", hashlib.shake_128(b"x").digest(1_000_000)),
+    file("files/zeros", bytes(600_000)),
+    file("files/attributes", b"a", xattrs=(("user.binary", b"\0\xff"), ("user.empty", b""))),
+    file("links/one", b"same", link_group=4),
+    file("links/two", b"same", link_group=4),
+    file("links/three", bytes(300_000), link_group=5),
+    file("links/other", bytes(300_000), link_group=5),
+    file("names/with 'quotes\" and\nnewline", b"n"),
+    file("names/raw-\udcff\udcfe", b"r"),
+    file("names/ünï/日本", b"u"),
+    file("names/" + "x" * 255, b"l"),
+    file("names/.wh.gone", b"only a name"),
+    link("symbolic/to-file", "../files/run"),
+    link("symbolic/raw-target", "a\udcff"),
+    link("symbolic/dangling", "../../nowhere"),
+    link("symbolic/long", "t" * 1000),
+    Entry(path="special/fifo", kind=Kind.FIFO, mode=0o600),
+    Entry(path="special/socket", kind=Kind.SOCKET, mode=0o755),
+    Entry(path="special/null", kind=Kind.CHAR, mode=0o666, rdev=os.makedev(1, 3)),
+    Entry(path="special/disk", kind=Kind.BLOCK, mode=0o660, rdev=os.makedev(259, 7)),
+    file("catalogs/a/f", b"1"),
+    file("catalogs/a/b/f", b"2"),
+    file("catalogs/raw-\udcfe/f", b"3"),
+)
+CATALOGS = ("", "catalogs", "catalogs/a", "catalogs/a/b", "catalogs/raw-\udcfe", "links")
+
+
+@pytest.mark.parametrize("algorithm", list(Algorithm))
+@pytest.mark.parametrize("compression", ["zlib", "none"])
+def test_no_tool_finds_a_problem_through_a_repository_s_life(
+    tmp_path, satisfied, satisfied_over_http, algorithm, compression
+):
+    settings = replace(repository.SMALL, algorithm=algorithm, compression=compression, nanoseconds=True)
+    repo = repository.make(tmp_path / "repo", settings)
+    satisfied(repo)
+    repo.publish(graft("/a/all", *ENTRIES, catalogs=CATALOGS), tag=TagName("v1"))
+    satisfied(repo)
+    changed = [replace(entry, content=b"new", size_bytes=3) if entry.path == "catalogs/a/f" else entry for entry in ENTRIES]
+    repo.publish(graft("/a/all", *changed, catalogs=CATALOGS), graft("/plain", file("f", b"1")), at=later(1))
+    satisfied(repo)
+    repo.publish(removals=(RepoPath("/a/all/catalogs/a"), RepoPath("/a/all/links/one")), at=later(2))
+    satisfied(repo)
+    add_tag(repo.folder, TagName("extra"), keys_folder=repo.keys, now=later(3), revision="v1")
+    remove_tag(repo.folder, "v1", keys_folder=repo.keys, now=later(3))
+    satisfied(repo)
+    repo.publish(removals=(RepoPath("/a"), RepoPath("/plain")), at=later(4))
+    satisfied(repo)
+    satisfied_over_http(repo)
+
+
+def test_update_of_a_repository_of_the_cvmfs_tools(tmp_path, satisfied, satisfied_over_http):
+    for name in vectors.NAMES:
+        folder = vectors.extract(name, tmp_path / name)
+        repo = Repo(folder, vectors.VECTORS / name / "keys")
+        repo.publish(graft("/added/here", file("f", b"1"), file("n/f", b"2"), catalogs=("n",)))
+        satisfied(repo)
+        satisfied_over_http(repo, name)
+
+
+def test_client_shows_every_kind_of_entry(tmp_path, require_tool, require_root):
+    require_tool("cvmfs2")
+    repo = repository.make(tmp_path / "repo", replace(repository.SMALL, nanoseconds=True))
+    entries = tuple(replace(entry, mtime_ns=123_456_789) for entry in ENTRIES)
+    repo.publish(graft("/a/all", *entries, catalogs=CATALOGS), at=_now())
+    resign_whitelist(repo.folder, keys_folder=repo.keys, now=_now())
+    key = repo.keys / f"{repository.FQRN}.pub"
+    name = repository.FQRN
+    with serving({name: repo.folder}) as url, mounted(name, f"{url}/cvmfs/@fqrn@", public_key=key, work=tmp_path) as top:
+        for entry in entries:
+            _same(top / "a/all" / entry.path, entry)
+        with repo.open(at=_now()) as reader:
+            listed = sorted(os.fsencode(stored.path) for stored in reader.walk())
+        assert sorted(_walk(top)) == listed
+        for one, other in (("one", "two"), ("three", "other")):
+            infos = [(top / "a/all/links" / each).stat() for each in (one, other)]
+            assert [info.st_nlink for info in infos] == [2, 2]
+            assert infos[0].st_ino == infos[1].st_ino
+        assert (top / "a/all/catalogs/a/b/.cvmfscatalog").read_bytes() == b""
+
+
+def _now():
+    return repository.datetime.now(repository.UTC)
+
+
+def _walk(top: Path):
+    yield b""
+    for folder, names, files in os.walk(os.fsencode(top)):
+        for each in (*names, *files):
+            yield os.path.relpath(os.path.join(folder, each), os.fsencode(top))
+
+
+def _same(path: Path, entry: Entry) -> None:
+    info = path.lstat()
+    assert info.st_mode == FORMAT_OF_KIND[entry.kind] | entry.mode, path
+    assert (info.st_uid, info.st_gid) == (entry.uid, entry.gid), path
+    assert info.st_mtime_ns == entry.mtime_s * 10**9 + entry.mtime_ns, path
+    if entry.kind is Kind.FILE:
+        assert path.read_bytes() == entry.content, path
+        assert info.st_size == entry.size_bytes, path
+    if entry.kind is Kind.SYMLINK:
+        assert os.readlink(os.fsencode(path)) == os.fsencode(entry.target), path
+    if stat.S_ISBLK(info.st_mode) or stat.S_ISCHR(info.st_mode):
+        assert info.st_rdev == entry.rdev, path
+    for key, value in entry.xattrs:
+        assert os.getxattr(path, key) == value, path
+
+
+def test_client_follows_a_new_revision(tmp_path, require_tool, require_root):
+    """The client that is mounted sees the next revision, whole."""
+    require_tool("cvmfs2")
+    talk = require_tool("cvmfs_talk")
+    repo = repository.make(tmp_path / "repo")
+    resign_whitelist(repo.folder, keys_folder=repo.keys, now=_now())
+    repo.publish(graft("/r", file("1/f", b"first")), graft("/stable", link("now", "../r/1")), at=_now())
+    key = repo.keys / f"{repository.FQRN}.pub"
+    name = repository.FQRN
+    with serving({name: repo.folder}) as url, mounted(name, f"{url}/cvmfs/@fqrn@", public_key=key, work=tmp_path) as top:
+        assert (top / "stable/now/f").read_bytes() == b"first"
+        repo.publish(graft("/r/2", file("f", b"second"), catalogs=("",)), graft("/stable", link("now", "../r/2")), at=_now())
+        done = tools.run([talk, "-p", tmp_path / "cache" / name / f"cvmfs_io.{name}", "remount", "sync"], check=False)
+        assert done.ok, done.tail
+        assert (top / "stable/now/f").read_bytes() == b"second"
+
+
+@pytest.mark.parametrize("name", vectors.NAMES)
+def test_reading_over_http_is_the_same(tmp_path, name):
+    repo = vectors.extract(name, tmp_path / "repo")
+    expected = vectors.load(name, "expected.json")["revisions"]
+    with serving({name: repo}) as url:
+        address = f"{url}/cvmfs/{name}"
+        with open_repository(address, public_key=vectors.public_key(name), now=vectors.NOW) as newest:
+            for revision in expected:
+                with newest.at(Digest.parse(revision["root_hash"])) as reader:
+                    assert vectors.shown(reader) == revision["entries"]
+        report = check(address, public_key=vectors.public_key(name), now=vectors.NOW)
+        assert report.errors == ()
+
+
+def test_damage_is_found_over_http(tmp_path):
+    name = "sha1.afpub.example"
+    repo = vectors.extract(name, tmp_path / "repo")
+    for case in vectors.CASES:
+        if case["id"] in {"chunk-flip", "file-missing"}:
+            vectors.damage(case, repo)
+    with serving({name: repo}) as url:
+        address = f"{url}/cvmfs/{name}"
+        report = check(address, public_key=vectors.public_key(name), now=vectors.NOW)
+        assert {finding.check for finding in report.errors} == {"object-damaged", "object-missing"}
+        fast = check(address, public_key=vectors.public_key(name), now=vectors.NOW, data=False)
+        assert {finding.check for finding in fast.errors} == {"object-missing"}
+
+
+def test_server_that_is_not_there():
+    with serving({}) as url:
+        pass
+    with pytest.raises(RepositoryError, match="cannot read http://127.0.0.1.*Connection refused"):
+        open_repository(f"{url}/cvmfs/{repository.FQRN}")
+
+
+def test_settings_beside_the_repository_are_not_served(tmp_path):
+    repo = repository.make(tmp_path / "repo")
+    with serving({repository.FQRN: repo.folder}) as url, pytest.raises(RepositoryError, match="is no repository"):
+        open_repository(f"{url}/cvmfs/{repository.FQRN}/.afpub")
+
+
+def test_export_over_http(tmp_path):
+    repo = repository.make(tmp_path / "repo")
+    repo.publish(graft("/a", *(entry for entry in ENTRIES if entry.kind is not Kind.BLOCK), catalogs=CATALOGS))
+    with serving({repository.FQRN: repo.folder}) as url:
+        key = (repo.keys / f"{repository.FQRN}.pub").read_bytes()
+        address = f"{url}/cvmfs/{repository.FQRN}"
+        with open_repository(address, public_key=key, now=repository.NOW) as reader:
+            done = export(reader, "/a", tmp_path / "copy")
+    assert done.skipped == ("special/fifo", "special/null", "special/socket")
+    assert (tmp_path / "copy" / "files" / "chunked").read_bytes() == hashlib.shake_128(b"x").digest(1_000_000)
