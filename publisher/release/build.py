@@ -42,15 +42,14 @@ def obtain_images(
 def _obtain(
     image: ImagePlan, settings: Settings, backend: Backend, progress: Progress, done: dict[str, BuiltImage]
 ) -> Obtained:
-    if image.action is Action.REUSE:
-        built = cached_build(image, settings)
-        if built is not None:
-            return Obtained(rootfs=built.rootfs, built=built)
+    built = done.get(image.inputs_digest) or cached_build(image, settings)
+    if built is None and image.action is Action.REUSE:
         path = image_path(settings.prefix, image.selection.name, image.selection.version)
         folder = settings.work / "reused" / image.selection.name / image.selection.version
         progress.line(f"{image.selection.name} {image.selection.version} is published: reading it back")
         return Obtained(rootfs=backend.export(path, folder, progress))
-    built = build_steps(image.chain, settings, progress, done)
+    if built is None:
+        built = build_steps(image.chain, settings, progress, done)
     return Obtained(rootfs=built.rootfs, built=built)
 
 

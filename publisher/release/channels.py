@@ -27,18 +27,14 @@ def channel_graft(index: Index, channel: ChannelName, *, mtime_s: int) -> Graft:
     return Graft(at=channel_path(index.prefix, channel), tree=(link_entry(target, mtime_s=mtime_s),))
 
 
-def promote(
-    backend: Backend, state: PublishedState, release: str, channel: ChannelName, *, mtime_s: int
-) -> Published:
+def promote(backend: Backend, state: PublishedState, release: str, channel: ChannelName, *, mtime_s: int) -> Published:
     """Moves a channel to a release; creates the channel when it is new.
 
     Raises:
         NotFoundError: the release is not published.
     """
     version = state.index.require_release(release).version
-    return _move(
-        backend, state, state.index.moved(channel, version), channel, what="promote", mtime_s=mtime_s
-    )
+    return _move(backend, state, state.index.moved(channel, version), channel, what="promote", mtime_s=mtime_s)
 
 
 def rollback(

@@ -51,9 +51,7 @@ def release_folder(tree: Path, version: ReleaseVersion) -> Path:
 
 def file_entry(content: bytes, *, mtime_s: int, path: str = "") -> Entry:
     """A file of afpub's own."""
-    return Entry(
-        path=path, kind=Kind.FILE, mode=0o644, mtime_s=mtime_s, size_bytes=len(content), content=content
-    )
+    return Entry(path=path, kind=Kind.FILE, mode=0o644, mtime_s=mtime_s, size_bytes=len(content), content=content)
 
 
 def link_entry(target: str, *, mtime_s: int, path: str = "") -> Entry:

@@ -115,9 +115,7 @@ def make_plan(project: Project, manifest: ReleaseManifest, index: Index) -> Rele
             f"{manifest.file}: {manifest.version} is published in {index.fqrn} with other content",
             hint="published releases never change: give this one a new version",
         )
-    return ReleasePlan(
-        manifest=manifest, images=images, kernels=kernels, files=files, digest=digest, index=index
-    )
+    return ReleasePlan(manifest=manifest, images=images, kernels=kernels, files=files, digest=digest, index=index)
 
 
 def _selected(manifest: ReleaseManifest, kernel: KernelDefinition) -> ImageSelection:
@@ -132,9 +130,7 @@ def _mount(project: Project, index: Index) -> RepoPath | str:
     return ""
 
 
-def _image_plan(
-    project: Project, manifest: ReleaseManifest, selection: ImageSelection, index: Index
-) -> ImagePlan:
+def _image_plan(project: Project, manifest: ReleaseManifest, selection: ImageSelection, index: Index) -> ImagePlan:
     chain = build_chain(project, selection, asked_by=f"{manifest.file}")
     published = index.image(selection.name, selection.version)
     if published is not None and published.inputs_digest != chain[-1].inputs_digest:
@@ -152,9 +148,7 @@ def _digest(manifest: ReleaseManifest, images: Sequence[ImagePlan], files: Seque
         {
             "version": manifest.version,
             "notes": manifest.notes,
-            "images": {
-                f"{plan.selection.name}/{plan.selection.version}": plan.inputs_digest for plan in images
-            },
+            "images": {f"{plan.selection.name}/{plan.selection.version}": plan.inputs_digest for plan in images},
             "files": {entry.path: _fingerprint(entry) for entry in files if entry.kind is not Kind.DIRECTORY},
         }
     )

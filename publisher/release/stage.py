@@ -51,9 +51,7 @@ class StagedImage:
 
     def graft(self, prefix: RepoPath) -> Graft:
         """What is put into the repository for it."""
-        return Graft(
-            at=image_path(prefix, self.name, self.version), tree=self.entries, catalogs=self.catalogs
-        )
+        return Graft(at=image_path(prefix, self.name, self.version), tree=self.entries, catalogs=self.catalogs)
 
 
 def stage_images(
@@ -78,9 +76,7 @@ def stage_image(plan: ImagePlan, built: BuiltImage, settings: Settings) -> Stage
     """
     where = f"{plan.selection.name}"
     bounds = settings.catalogs
-    tree = normalize(
-        FolderTree(folder=built.rootfs), where=where, policy=Policy(unreadable=settings.unreadable)
-    )
+    tree = normalize(FolderTree(folder=built.rootfs), where=where, policy=Policy(unreadable=settings.unreadable))
     catalogs = split(tree.entries, min_entries=bounds.min_entries, max_entries=bounds.max_entries)
     opened = collect(_opened(built, where, settings))
     report = (

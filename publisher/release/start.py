@@ -29,9 +29,7 @@ class Started:
         return total
 
 
-def start_kernels(
-    kernels: Sequence[KernelDefinition], release: Path, work: Path, progress: Progress
-) -> Started:
+def start_kernels(kernels: Sequence[KernelDefinition], release: Path, work: Path, progress: Progress) -> Started:
     """Starts every kernel, runs its smoke cells, interrupts it, shuts it down.
 
     Args:

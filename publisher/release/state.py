@@ -49,9 +49,7 @@ def read_state(read: Read, *, fqrn: Fqrn, prefix: RepoPath) -> PublishedState:
     data = read(index_path(prefix))
     index = Index(fqrn=fqrn, prefix=prefix) if data is None else parse_index(data)
     if (index.fqrn, index.prefix) != (fqrn, prefix):
-        raise FormatError(
-            f"{index_path(prefix)} is the index of {index.fqrn}{index.prefix}, not of {fqrn}{prefix}"
-        )
+        raise FormatError(f"{index_path(prefix)} is the index of {index.fqrn}{index.prefix}, not of {fqrn}{prefix}")
     return PublishedState(index=index, read=read)
 
 
@@ -65,6 +63,4 @@ def find_prefix(listing: Callable[[RepoPath], tuple[str, ...]], read: Read) -> R
     for prefix in (root, *(root / name for name in listing(root))):
         if read(index_path(prefix)) is not None:
             return prefix
-    raise NotFoundError(
-        "the repository holds no index.json of afpub", hint="name the folder with --prefix /folder"
-    )
+    raise NotFoundError("the repository holds no index.json of afpub", hint="name the folder with --prefix /folder")
