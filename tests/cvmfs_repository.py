@@ -43,9 +43,7 @@ class Repo:
         return publish(self.folder, keys_folder=self.keys, now=at, grafts=grafts, **more)
 
     def open(self, at=NOW):
-        return open_repository(
-            self.folder, fqrn=FQRN, public_key=(self.keys / f"{FQRN}.pub").read_bytes(), now=at
-        )
+        return open_repository(self.folder, fqrn=FQRN, public_key=(self.keys / f"{FQRN}.pub").read_bytes(), now=at)
 
 
 def make(folder: Path, settings: Settings = SMALL) -> Repo:

@@ -66,9 +66,7 @@ def shown(reader, path: str = "") -> list[dict[str, object]]:
 def _row(reader, stored) -> dict[str, object]:
     entry = stored.entry
     target = expand_variant(entry.target, {})
-    size = {Kind.DIRECTORY: stored.raw_size, Kind.SYMLINK: len(os.fsencode(target))}.get(
-        entry.kind, entry.size_bytes
-    )
+    size = {Kind.DIRECTORY: stored.raw_size, Kind.SYMLINK: len(os.fsencode(target))}.get(entry.kind, entry.size_bytes)
     row: dict[str, object] = {
         "type": entry.kind.value,
         "mode": f"{entry.mode:04o}",
@@ -191,9 +189,7 @@ def _sql(operation, repo: Path, name: str) -> None:
     changed = edit_database(reflog.read_bytes(), f"INSERT INTO refs VALUES ('{digest}', 0, 1)")
     reflog.write_bytes(changed)
     size = str(len(data))
-    sign_manifest(
-        repo, name, set_fields={"C": str(digest), "B": size, "Y": str(digest.algorithm.digest(changed))}
-    )
+    sign_manifest(repo, name, set_fields={"C": str(digest), "B": size, "Y": str(digest.algorithm.digest(changed))})
 
 
 def _chain(repo: Path, mount: str) -> list[tuple[str, Digest]]:
@@ -204,7 +200,10 @@ def _chain(repo: Path, mount: str) -> list[tuple[str, Digest]]:
         with closing(sqlite3.connect(":memory:")) as database:
             database.deserialize(_load(repo, chain[-1][1]))
             database.text_factory = bytes
-            refs = [(os.fsdecode(path), text.decode()) for path, text in database.execute("SELECT path, sha1 FROM nested_catalogs")]
+            refs = [
+                (os.fsdecode(path), text.decode())
+                for path, text in database.execute("SELECT path, sha1 FROM nested_catalogs")
+            ]
         chain.append(next((path, Digest.parse(text)) for path, text in refs if f"{mount}/".startswith(f"{path}/")))
     return chain
 

@@ -1,1 +1,1 @@
-"""The CVMFS repository format: reading, writing and checking. Knows nothing of images, kernels or releases."""
+"""The CVMFS repository format: reading, writing, checking. Knows nothing of images, kernels or releases."""

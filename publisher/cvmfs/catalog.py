@@ -18,18 +18,26 @@ SCHEMA = "2.5"
 SCHEMA_REVISION = "7"
 _TABLES = (
     "CREATE TABLE properties (key TEXT, value TEXT, CONSTRAINT pk_properties PRIMARY KEY (key))",
-    "CREATE TABLE catalog (md5path_1 INTEGER, md5path_2 INTEGER, parent_1 INTEGER, parent_2 INTEGER, "
-    "hardlinks INTEGER, hash BLOB, size INTEGER, mode INTEGER, mtime INTEGER, mtimens INTEGER, flags INTEGER, "
-    "name TEXT, symlink TEXT, uid INTEGER, gid INTEGER, xattr BLOB, "
-    "CONSTRAINT pk_catalog PRIMARY KEY (md5path_1, md5path_2))",
+    (
+        "CREATE TABLE catalog (md5path_1 INTEGER, md5path_2 INTEGER, parent_1 INTEGER, parent_2 INTEGER, "
+        "hardlinks INTEGER, hash BLOB, size INTEGER, mode INTEGER, mtime INTEGER, mtimens INTEGER, flags INTEGER, "
+        "name TEXT, symlink TEXT, uid INTEGER, gid INTEGER, xattr BLOB, "
+        "CONSTRAINT pk_catalog PRIMARY KEY (md5path_1, md5path_2))"
+    ),
     "CREATE INDEX idx_catalog_parent ON catalog (parent_1, parent_2)",
-    "CREATE TABLE chunks (md5path_1 INTEGER, md5path_2 INTEGER, offset INTEGER, size INTEGER, hash BLOB, "
-    "CONSTRAINT pk_chunks PRIMARY KEY (md5path_1, md5path_2, offset, size), "
-    "FOREIGN KEY (md5path_1, md5path_2) REFERENCES catalog(md5path_1, md5path_2))",
-    "CREATE TABLE nested_catalogs (path TEXT, sha1 TEXT, size INTEGER, "
-    "CONSTRAINT pk_nested_catalogs PRIMARY KEY (path))",
-    "CREATE TABLE bind_mountpoints (path TEXT, sha1 TEXT, size INTEGER, "
-    "CONSTRAINT pk_bind_mountpoints PRIMARY KEY (path))",
+    (
+        "CREATE TABLE chunks (md5path_1 INTEGER, md5path_2 INTEGER, offset INTEGER, size INTEGER, hash BLOB, "
+        "CONSTRAINT pk_chunks PRIMARY KEY (md5path_1, md5path_2, offset, size), "
+        "FOREIGN KEY (md5path_1, md5path_2) REFERENCES catalog(md5path_1, md5path_2))"
+    ),
+    (
+        "CREATE TABLE nested_catalogs (path TEXT, sha1 TEXT, size INTEGER, "
+        "CONSTRAINT pk_nested_catalogs PRIMARY KEY (path))"
+    ),
+    (
+        "CREATE TABLE bind_mountpoints (path TEXT, sha1 TEXT, size INTEGER, "
+        "CONSTRAINT pk_bind_mountpoints PRIMARY KEY (path))"
+    ),
     "CREATE TABLE statistics (counter TEXT, value INTEGER, CONSTRAINT pk_statistics PRIMARY KEY (counter))",
 )
 _NEEDED = frozenset({"properties", "catalog", "chunks", "nested_catalogs", "statistics"})
@@ -149,8 +157,7 @@ class Catalog:
         """
         rows = self._query("SELECT counter, value FROM statistics")
         values = {
-            sqlite.as_text(name, where=self.where): sqlite.as_int(value, where=self.where)
-            for name, value in rows
+            sqlite.as_text(name, where=self.where): sqlite.as_int(value, where=self.where) for name, value in rows
         }
         return parse_statistics(values, where=self.where)
 
@@ -197,9 +204,7 @@ class Catalog:
     def find(self, path: str) -> Row | None:
         """The row of a path."""
         found = self._query(f"{self._select} WHERE md5path_1=? AND md5path_2=?", path_hash(path))
-        return (
-            self.decode(found[0], path.rpartition("/")[0], root=path == self.root_prefix) if found else None
-        )
+        return self.decode(found[0], path.rpartition("/")[0], root=path == self.root_prefix) if found else None
 
     def listing(self, directory: str) -> list[Row]:
         """The rows of a directory, sorted by the bytes of their names.

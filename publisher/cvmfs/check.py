@@ -1,4 +1,4 @@
-"""Checking a whole repository: all that ``cvmfs_swissknife check`` and ``scrub`` find, and what they let pass."""
+"""Checking a whole repository: what ``cvmfs_swissknife check`` and ``scrub`` find, and what they let pass."""
 
 from __future__ import annotations
 
@@ -115,15 +115,11 @@ def _check_history(state: _State, manifest: Manifest) -> History | None:
     if manifest.history is None:
         return None
     try:
-        history = parse_history(
-            fetch(state.source, manifest.history, ObjectKind.HISTORY, limit=HISTORY_LIMIT)
-        )
+        history = parse_history(fetch(state.source, manifest.history, ObjectKind.HISTORY, limit=HISTORY_LIMIT))
     except AfpubError as exc:
         state.findings.append(error("tags", state.source.where, exc.message))
         return None
-    state.findings.extend(
-        error("tags", state.source.where, text) for text in _history_faults(history, manifest)
-    )
+    state.findings.extend(error("tags", state.source.where, text) for text in _history_faults(history, manifest))
     return history
 
 
@@ -150,29 +146,21 @@ def _check_reflog(state: _State, manifest: Manifest) -> None:
         data = read_file(state.source, REFLOG_NAME, limit=_REFLOG_LIMIT)
     except NotFoundError:
         if manifest.reflog is not None:
-            state.findings.append(
-                error("reflog", REFLOG_NAME, "the reflog is missing, though the manifest names it")
-            )
+            state.findings.append(error("reflog", REFLOG_NAME, "the reflog is missing, though the manifest names it"))
         return
     except AfpubError as exc:
         state.findings.append(error("reflog", REFLOG_NAME, exc.message))
         return
     if manifest.reflog is None:
-        state.findings.append(
-            error("reflog", REFLOG_NAME, "there is a reflog that the manifest does not name")
-        )
+        state.findings.append(error("reflog", REFLOG_NAME, "there is a reflog that the manifest does not name"))
     elif manifest.reflog.algorithm.digest(data) != manifest.reflog:
-        state.findings.append(
-            error("reflog", REFLOG_NAME, "the digest of the reflog is not that in the manifest")
-        )
+        state.findings.append(error("reflog", REFLOG_NAME, "the digest of the reflog is not that in the manifest"))
     try:
         reflog = parse_reflog(data)
     except FormatError as exc:
         state.findings.append(error("reflog", REFLOG_NAME, exc.message))
         return
-    state.findings.extend(
-        error("reflog", REFLOG_NAME, text) for text in _reflog_faults(state, reflog, manifest)
-    )
+    state.findings.extend(error("reflog", REFLOG_NAME, text) for text in _reflog_faults(state, reflog, manifest))
 
 
 def _reflog_faults(state: _State, reflog: Reflog, manifest: Manifest) -> Iterator[str]:

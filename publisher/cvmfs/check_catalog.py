@@ -181,9 +181,7 @@ def _check_directory(result: CatalogCheck, directory: Row, children: list[Row]) 
             result.say("hard-links", row.path, f"the link count is {row.links}, but there is no group")
     for rows in members.values():
         if any(row.links != len(rows) for row in rows):
-            result.say(
-                "hard-links", rows[0].path, f"the group has {len(rows)} members, its link count is another"
-            )
+            result.say("hard-links", rows[0].path, f"the group has {len(rows)} members, its link count is another")
         if len({replace(row, path="") for row in rows}) > 1:
             result.say("hard-links", rows[0].path, "the members of the group are not alike")
 

@@ -1,4 +1,4 @@
-"""Checking objects: that they are there, that their bytes are those of their names, and that they unpack rightly."""
+"""Checking objects: they are there, their bytes are those of their names, and they unpack rightly."""
 
 from __future__ import annotations
 
@@ -110,9 +110,7 @@ def _unpack(  # noqa: PLR0913, PLR0917 - everything that is said of an object
             pass
         return [error("object-contents", where, f"the object {name} {exc.message}")]
     if size_bytes >= 0 and got != size_bytes:
-        return [
-            error("object-contents", where, f"the object {name} has {got} bytes of content, not {size_bytes}")
-        ]
+        return [error("object-contents", where, f"the object {name} has {got} bytes of content, not {size_bytes}")]
     return []
 
 
@@ -136,8 +134,8 @@ def parse_object_name(name: str) -> tuple[Digest, ObjectKind]:
 
 def _objects(folder: Path, stray: list[Finding]) -> Iterator[str]:
     """The names of all objects; what is none goes to ``stray``."""
-    for name in sorted(os.listdir(folder / "data")):
-        path = folder / "data" / name
+    for path in sorted((folder / "data").iterdir()):
+        name = path.name
         if name == "txn":
             continue
         if len(name) != 2 or path.is_symlink() or not path.is_dir():

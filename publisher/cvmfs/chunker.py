@@ -1,9 +1,9 @@
 """Where big files are cut.
 
-The reference rule looks at a window of 32 bytes: ``x = ((x << 1) ^ byte) mod 2**32``, and cuts where x is near the
-middle of its range. Byte by byte that is slow in Python, so whole buffers are treated as one long integer: bits 24-31
-of x at every position come from shifting and combining the buffer with itself, and bits 16-23 and 8-15 are the same
-values 8 and 16 positions later. Only the few positions whose upper bits fit are computed one by one.
+The reference rule looks at a window of 32 bytes: ``x = ((x << 1) ^ byte) mod 2**32``, and cuts where x is near
+the middle of its range. Byte by byte that is slow in Python, so whole buffers are treated as one long integer:
+bits 24-31 of x at every position come from shifting and combining the buffer with itself, and bits 16-23 and 8-15
+are the same values 8 and 16 positions later. Only the few positions whose upper bits fit are computed one by one.
 
 Source: cvmfs/ingestion/chunk_detector.{h,cc} (2.12).
 """
@@ -94,6 +94,7 @@ def _candidates(data: bytes, start: int, stop: int, threshold: int) -> Iterator[
     if free <= _LOWEST_OF_TOP:
         top = _repeat(0x80, size)
         wrong |= ((differ | high) & top) ^ top
+        wrong |= (high ^ (high >> 1)) & _repeat(0x3F, size)  # text and tables repeat: bits 24-30 are all alike too
     flat = wrong.to_bytes(size, "little")
     found = flat.find(0, _WINDOW - 24, size - 24)
     while found >= 0:

@@ -49,7 +49,7 @@ class Compressor:
             return data
         if self.reference or not data:
             # The empty object has a name that every CVMFS tool knows; only zlib makes it.
-            return zlib.compress(data, self.level if self.level <= 9 else 9)
+            return zlib.compress(data, min(self.level, 9))
         return bytes(deflate.zlib_compress(data, self.level))
 
 

@@ -17,7 +17,7 @@ CREATE TABLE IF NOT EXISTS contents (
 
 
 class ContentIndex:
-    """Remembers under which digest a content is stored, so that a rebuilt image need not be compressed again.
+    """Remembers under which digest a content is stored: a rebuilt image need not be compressed again.
 
     Every answer is checked against the object's existence and size by the caller. A damaged file is made anew.
     """
@@ -66,9 +66,7 @@ class ContentIndex:
             if self._database is None:
                 return None
             try:
-                row = self._database.execute(
-                    "SELECT digest, stored_bytes FROM contents WHERE key=?", (key,)
-                ).fetchone()
+                row = self._database.execute("SELECT digest, stored_bytes FROM contents WHERE key=?", (key,)).fetchone()
             except sqlite3.Error:
                 return None
         return (bytes(row[0]), int(row[1])) if row else None
@@ -79,7 +77,7 @@ class ContentIndex:
             self._fresh[key] = (digest, stored_bytes)
 
     def flush(self) -> None:
-        """Writes down what is new; called when the objects are on disk. Failing loses time later, nothing else."""
+        """Writes down what is new, when the objects are on disk; failing loses time later, nothing else."""
         with self._lock:
             if self._database is None:
                 return

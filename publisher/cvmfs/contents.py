@@ -71,9 +71,7 @@ class ContentWriter:
         self._pool.shutdown(wait=True)
         return found
 
-    def _feed(
-        self, entries: Iterable[Entry], found: dict[str, Content], progress: Callable[[int, int], None]
-    ) -> None:
+    def _feed(self, entries: Iterable[Entry], found: dict[str, Content], progress: Callable[[int, int], None]) -> None:
         small: list[Entry] = []
         small_bytes = 0
         batches: list[Future[list[tuple[str, Content]]]] = []
@@ -114,11 +112,7 @@ class ContentWriter:
         for entry in entries:
             if self._stopped.is_set():
                 break
-            data = (
-                entry.content
-                if isinstance(entry.content, bytes)
-                else b"".join(_read(entry, entry.size_bytes + 1))
-            )
+            data = entry.content if isinstance(entry.content, bytes) else b"".join(_read(entry, entry.size_bytes + 1))
             if len(data) != entry.size_bytes:
                 raise _changed(entry)
             digest = self._store.add(data, ObjectKind.FILE, self._compressor)
@@ -139,9 +133,7 @@ class ContentWriter:
         offset = 0
         for piece in self._pieces(entry):
             if held is not None:
-                file.pieces.append(
-                    (offset, len(held), self._submit(self._store_piece, held, ObjectKind.CHUNK))
-                )
+                file.pieces.append((offset, len(held), self._submit(self._store_piece, held, ObjectKind.CHUNK)))
                 offset += len(held)
             held = piece
         assert held is not None
@@ -172,8 +164,7 @@ class ContentWriter:
             algorithm=algorithm,
             compression=self._compressor.compression,
             chunks=tuple(
-                Chunk(offset=offset, size_bytes=size, digest=future.result())
-                for offset, size, future in file.pieces
+                Chunk(offset=offset, size_bytes=size, digest=future.result()) for offset, size, future in file.pieces
             ),
         )
 

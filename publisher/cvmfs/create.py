@@ -34,7 +34,7 @@ _REPLICA = ".cvmfs_master_replica"
 """Its presence allows replication to a stratum 1."""
 
 
-def create_repository(
+def create_repository(  # noqa: PLR0913 - what a repository is made of
     folder: Path,
     fqrn: Fqrn,
     *,
@@ -84,7 +84,7 @@ def _check_free(folder: Path) -> None:
             raise DiskError(f"{folder} is not empty", hint="give a new or empty folder for the repository")
 
 
-def _build(  # noqa: PLR0913 - what a repository is made of
+def _build(  # noqa: PLR0913, PLR0917 - what a repository is made of
     folder: Path,
     fqrn: Fqrn,
     keys_folder: Path,

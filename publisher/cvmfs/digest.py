@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -17,6 +18,9 @@ _TEXT = re.compile(r"([0-9a-f]{40})(|-rmd160|-shake128)")
 
 class _RawHash(Protocol):
     def update(self, data: bytes, /) -> None: ...
+
+    @property
+    def digest(self) -> Callable[..., bytes]: ...
 
 
 class Algorithm(StrEnum):
@@ -88,10 +92,8 @@ class Hasher:
 
     def digest(self) -> Digest:
         """The digest of all bytes so far."""
-        if self._algorithm is Algorithm.SHAKE128:
-            raw = self._hash.digest(DIGEST_BYTES)  # type: ignore[attr-defined]
-        else:
-            raw = self._hash.digest()  # type: ignore[attr-defined]
+        length = (DIGEST_BYTES,) if self._algorithm is Algorithm.SHAKE128 else ()
+        raw: bytes = self._hash.digest(*length)
         return Digest(raw=raw, algorithm=self._algorithm)
 
 

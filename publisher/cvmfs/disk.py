@@ -1,4 +1,4 @@
-"""Writing to disk so that a crash leaves the old file or the new one, and failures say which file they are about."""
+"""Writing to disk: a crash leaves the old file or the new one, and failures say which file they are about."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def sync_path(path: Path) -> None:
 
 
 def sync_filesystem(folder: Path) -> None:
-    """Waits until everything written to the folder's file system is on disk: one wait for thousands of files."""
+    """Waits until everything on the folder's file system is on disk: one wait for thousands of files."""
     with failing_as("sync", folder):
         descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
         try:

@@ -1,4 +1,4 @@
-"""The frame that the manifest and the whitelist share: lines, ``--``, the digest of the lines, a signature."""
+"""The frame that manifest and whitelist share: lines, ``--``, the digest of the lines, a signature."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """A plain copy of what is published: verified byte by byte, and cheap to bring up to date.
 
-What lies in the repository is not trusted: files are opened relative to folders that were opened without following
-links, so that no link in the copy can lead a write out of it; set-id bits are dropped; special files are left out.
+What lies in the repository is not trusted: files are opened relative to folders that were opened without
+following links, so that no link in the copy can lead a write out of it; set-id bits are dropped; special files are
+left out.
 """
 
 from __future__ import annotations
@@ -227,7 +228,7 @@ class _Copy:
                     _make_folder(name, at)
                 self._remember(inner, stored)
             with _folder(self._folder, inner) as at:
-                for left in os.listdir(at):
+                for left in os.listdir(at):  # noqa: PTH208 - of an open folder
                     if left.startswith(_TEMPORARY):  # by a run that was killed
                         os.unlink(left, dir_fd=at)
 
@@ -255,9 +256,7 @@ class _Copy:
         while len(self._running) >= self._jobs * _AHEAD:
             self._collect(everything=False)
         files = tuple(batch.files)
-        self._running.add(
-            self._pool.submit(_write_files, self._reader.source, self._folder, batch.inner, files)
-        )
+        self._running.add(self._pool.submit(_write_files, self._reader.source, self._folder, batch.inner, files))
 
     def _collect(self, *, everything: bool) -> None:
         while self._running:
@@ -277,10 +276,13 @@ class _Copy:
         self._state.forget_catalogs(gone)
         for inner in gone:
             parent, _, name = inner.rpartition("/")
-            with failing_as("remove", self._folder / inner), _tolerating_absence():
-                with _folder(self._folder, parent) as at:
-                    os.fchmod(at, stat.S_IMODE(os.fstat(at).st_mode) | 0o700)
-                    _remove(name, at)
+            with (
+                failing_as("remove", self._folder / inner),
+                _tolerating_absence(),
+                _folder(self._folder, parent) as at,
+            ):
+                os.fchmod(at, stat.S_IMODE(os.fstat(at).st_mode) | 0o700)
+                _remove(name, at)
         self._state.forget(gone)
         return len(gone)
 

@@ -20,8 +20,10 @@ _SAVE_S = 20.0
 """How often what is known is written down, in seconds."""
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID",
-    "CREATE TABLE IF NOT EXISTS files (path BLOB PRIMARY KEY, content TEXT, mode INTEGER, size INTEGER, "
-    "mtime_ns INTEGER) WITHOUT ROWID",
+    (
+        "CREATE TABLE IF NOT EXISTS files (path BLOB PRIMARY KEY, content TEXT, mode INTEGER, size INTEGER, "
+        "mtime_ns INTEGER) WITHOUT ROWID"
+    ),
     "CREATE TABLE IF NOT EXISTS catalogs (path BLOB PRIMARY KEY, digest TEXT) WITHOUT ROWID",
 )
 
@@ -46,9 +48,7 @@ def mark_of(stored: Stored) -> str:
 
 def known_of(info: os.stat_result, stored: Stored) -> Known:
     """What an entry on disk is to be compared by."""
-    return Known(
-        content=mark_of(stored), mode=info.st_mode, size_bytes=info.st_size, mtime_ns=info.st_mtime_ns
-    )
+    return Known(content=mark_of(stored), mode=info.st_mode, size_bytes=info.st_size, mtime_ns=info.st_mtime_ns)
 
 
 class ExportState:
@@ -110,9 +110,7 @@ class ExportState:
 
     def catalog(self, path: str) -> str:
         """The nested catalog whose directory is complete, as text; empty when it is not."""
-        row = self._database.execute(
-            "SELECT digest FROM catalogs WHERE path=?", (os.fsencode(path),)
-        ).fetchone()
+        row = self._database.execute("SELECT digest FROM catalogs WHERE path=?", (os.fsencode(path),)).fetchone()
         return str(row[0]) if row else ""
 
     def below(self, path: str) -> tuple[set[str], dict[str, str]]:

@@ -18,7 +18,7 @@ class Limits:
     root_entries: int = 200_000
     nested_entries: int = 500_000
     file_bytes: int = 1024 << 20
-    """Bigger files work, but every client must fetch and cache whole chunks of them; they are reported only."""
+    """Bigger files work, but clients fetch and cache whole chunks of them; they are reported only."""
 
 
 def check_catalog_sizes(entries: Mapping[str, int], limits: Limits) -> Iterator[Finding]:

@@ -198,9 +198,7 @@ def publish(  # noqa: PLR0913 - one call with everything a revision is made of
         )
 
 
-def _tagged(
-    reader: Reader, outcome: Outcome, now_s: int, name: str | None, description: str
-) -> History | None:
+def _tagged(reader: Reader, outcome: Outcome, now_s: int, name: str | None, description: str) -> History | None:
     """The tag database after the change; None when it stays as it is."""
     history = reader.history()
     head = Tag(
@@ -295,9 +293,7 @@ class _Work:
         catalogs = frozenset(graft.catalogs | marked)
         directories = {entry.path for entry in entries if entry.kind is Kind.DIRECTORY}
         for path in sorted(catalogs - directories):
-            raise RepositoryError(
-                f"{graft.at}/{path} cannot begin a nested catalog: the tree has no such directory"
-            )
+            raise RepositoryError(f"{graft.at}/{path} cannot begin a nested catalog: the tree has no such directory")
         files = [entry for entry in entries if entry.kind is Kind.FILE]
         self._files_total += len(files)
         self._bytes_total += sum(entry.size_bytes for entry in files)
@@ -317,9 +313,7 @@ class _Work:
         digest = algorithm.digest(compressor.compress(b""))
         if any(tree.catalogs for tree in trees):
             self._held.store.add(b"", ObjectKind.FILE, compressor)
-        return Content(
-            size_bytes=0, algorithm=algorithm, compression=compressor.compression, digest=digest.raw
-        )
+        return Content(size_bytes=0, algorithm=algorithm, compression=compressor.compression, digest=digest.raw)
 
     def _store_contents(self, entries: Iterable[Entry]) -> Mapping[str, Content]:
         settings = self._held.settings

@@ -168,9 +168,7 @@ class Reader:
             return Digest.parse(revision), 0
         except FormatError:
             names = ", ".join(sorted(tag.name for tag in self.tags())) or "none"
-            raise NotFoundError(
-                f"{self.source.where} has no tag {revision!r}", hint=f"tags: {names}"
-            ) from None
+            raise NotFoundError(f"{self.source.where} has no tag {revision!r}", hint=f"tags: {names}") from None
 
     def _by_number(self, revision: int) -> tuple[Digest, int]:
         for tag in self.tags():
@@ -263,9 +261,7 @@ class Reader:
             name = what if isinstance(what, str) else what.path
             raise NotFoundError(f"there is no file /{name.strip('/')} in {self.source.where}")
         if stored.external:
-            raise RepositoryError(
-                f"the bytes of /{stored.path} are not in the repository, but on an external server"
-            )
+            raise RepositoryError(f"the bytes of /{stored.path} are not in the repository, but on an external server")
         return read_content(self.source, stored)
 
     def catalogs(self) -> Iterator[CatalogInfo]:
@@ -348,9 +344,7 @@ def read_content(source: Source, stored: Stored) -> Iterator[bytes]:
         yield from _sized(source, stored.digest, ObjectKind.FILE, stored, stored.entry.size_bytes)
 
 
-def _sized(
-    source: Source, digest: Digest, kind: ObjectKind, stored: Stored, size_bytes: int
-) -> Iterator[bytes]:
+def _sized(source: Source, digest: Digest, kind: ObjectKind, stored: Stored, size_bytes: int) -> Iterator[bytes]:
     got = 0
     for piece in object_contents(source, digest, kind, stored.compression, limit=size_bytes):
         got += len(piece)
@@ -403,8 +397,8 @@ def open_repository(
     Args:
         location: the repository folder, or its http(s) address.
         fqrn: the name that it must have.
-        public_key: PEM of the public master key; the whole chain of trust is checked against it. Without a key
-            only digests are checked.
+        public_key: PEM of the public master key; the whole chain of trust is checked against it. Without a
+            key only digests are checked.
         now: the time for the whitelist's expiry; the present when left out.
 
     Raises:

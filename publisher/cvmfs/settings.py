@@ -44,9 +44,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.compression not in {"zlib", "none"}:
-            raise RepositoryError(
-                f"there is no compression {self.compression!r}", hint="use 'zlib' or 'none'"
-            )
+            raise RepositoryError(f"there is no compression {self.compression!r}", hint="use 'zlib' or 'none'")
         if self.ttl_s <= 0:
             raise RepositoryError(f"the time to live must be positive, not {self.ttl_s} s")
         _ = self.compressor, self.chunk_rule
@@ -93,6 +91,4 @@ def read_settings(folder: Path, *, algorithm: Algorithm) -> Settings:
     except AfpubError as exc:
         raise RepositoryError(f"{path}: {exc.message}", hint=exc.hint) from exc
     except (ValueError, TypeError) as exc:
-        raise RepositoryError(
-            f"{path} is damaged: {exc}", hint="remove the file to go on with the defaults"
-        ) from exc
+        raise RepositoryError(f"{path} is damaged: {exc}", hint="remove the file to go on with the defaults") from exc

@@ -64,9 +64,7 @@ def load_signer(files: KeyFiles) -> Signer:
     return Signer(key=key, certificate_pem=pem, certificate=certificate)
 
 
-def check_may_sign(
-    signer: Signer, folder: Path, files: KeyFiles, *, algorithm: Algorithm, now: datetime
-) -> None:
+def check_may_sign(signer: Signer, folder: Path, files: KeyFiles, *, algorithm: Algorithm, now: datetime) -> None:
     """Refuses to publish what no client would accept.
 
     Raises:
@@ -82,7 +80,7 @@ def check_may_sign(
     if not allows_certificate(whitelist, signer.certificate, algorithm):
         raise TrustError(
             f"the whitelist of {folder} does not name the certificate {files.certificate}",
-            hint="use the keys that the repository was created with, or sign a whitelist for these: afpub keys resign",
+            hint="use the keys that the repository was created with, or resign the whitelist: afpub keys resign",
         )
 
 
@@ -106,9 +104,7 @@ def new_whitelist(
     )
 
 
-def resign_whitelist(
-    folder: Path, *, keys_folder: Path, now: datetime, validity: timedelta = VALIDITY
-) -> Whitelist:
+def resign_whitelist(folder: Path, *, keys_folder: Path, now: datetime, validity: timedelta = VALIDITY) -> Whitelist:
     """Signs a repository's whitelist again, so that it is valid from now on; needs the master key.
 
     Raises:

@@ -67,7 +67,7 @@ class FolderSource:
 class _SameSchemes(urllib.request.HTTPRedirectHandler):
     """Follows redirects to web servers only: never to files of this machine."""
 
-    def redirect_request(self, req, fp, code, msg, headers, newurl):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201, PLR0913 - the base class fixes it
+    def redirect_request(self, req, fp, code, msg, headers, newurl):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0913, PLR0917 - as in the base class
         """The request that follows a redirect, or nothing where it leads away from the web."""
         if urllib.parse.urlsplit(newurl).scheme not in _SCHEMES:
             raise RepositoryError(f"{req.full_url} redirects to {newurl}, which is no web address")
@@ -124,11 +124,7 @@ class WebSource:
 
 def source_of(location: Path | str) -> Source:
     """The source of a folder or an address."""
-    return (
-        WebSource(location)
-        if isinstance(location, str) and "://" in location
-        else FolderSource(Path(location))
-    )
+    return WebSource(location) if isinstance(location, str) and "://" in location else FolderSource(Path(location))
 
 
 def read_blocks(source: Source, name: str) -> Iterator[bytes]:

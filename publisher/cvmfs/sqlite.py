@@ -1,4 +1,4 @@
-"""SQLite databases as bytes: repositories hold whole database files, so nothing needs to lie on disk meanwhile."""
+"""SQLite databases as bytes: repositories hold whole database files, so nothing lies on disk meanwhile."""
 
 from __future__ import annotations
 

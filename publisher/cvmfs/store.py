@@ -33,8 +33,8 @@ class StoreTotals:
 class ObjectStore:
     """Adds objects to a repository folder; safe to be used by several threads.
 
-    Objects are written to ``data/txn`` and get their names only when their bytes are known to be on disk, many
-    at a time. So whatever bears an object's name is whole, after a power cut too.
+    Objects are written to ``data/txn`` and get their names only when their bytes are known to be on disk,
+    many at a time. So whatever bears an object's name is whole, after a power cut too.
     """
 
     def __init__(self, folder: Path, *, algorithm: Algorithm, index: ContentIndex | None = None) -> None:

@@ -82,7 +82,7 @@ def verify_whitelist(source: Source, public_key: bytes, *, fqrn: str, now: datet
     keys = load_public_key(public_key, where="the public key file")
     if not verify_whitelist_hash(keys, envelope.signed_hash, envelope.signature):
         raise TrustError(
-            f"the whitelist of {source.where} was not signed with the master key that belongs to the public key",
+            f"the whitelist of {source.where} was not signed with the key that belongs to the public key",
             hint="check that the public key is that of this repository",
         )
     check_whitelist(whitelist, where=source.where, fqrn=fqrn, now=now)

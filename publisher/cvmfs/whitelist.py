@@ -23,7 +23,7 @@ class Whitelist:
     issued: datetime
     expires: datetime
     fingerprints: tuple[str, ...]
-    """Of certificates: capital digit pairs with colons, then the algorithm in capitals (nothing for SHA-1)."""
+    """Of certificates: capital digit pairs with colons, then the algorithm (nothing for SHA-1)."""
     modes: tuple[str, ...] = ()
     """Further ways of verification that it asks for, such as ``pkcs7``; afpub writes none."""
 

@@ -8,8 +8,8 @@ from publisher.errors import FormatError, RepositoryError
 
 _VERSION = 1
 _MAX = 255
-"""Most attributes, and most bytes of a name or a value. A value of 256 is let through by the CVMFS tools and then
-reads back empty, so it is refused here. Source: cvmfs/xattr.cc (2.12)."""
+"""Most attributes, and most bytes of a name or a value. A value of 256 is let through by the CVMFS tools and
+then reads back empty, so it is refused here. Source: cvmfs/xattr.cc (2.12)."""
 
 Attributes = tuple[tuple[str, bytes], ...]
 """Names and values, sorted by the bytes of the name."""
@@ -28,9 +28,7 @@ def encode(attributes: Attributes, *, where: str) -> bytes | None:
     blob = bytearray((_VERSION, len(attributes)))
     for name, value in sorted((os.fsencode(name), value) for name, value in attributes):
         if not 1 <= len(name) <= _MAX or b"\0" in name:
-            raise RepositoryError(
-                f"{where}: an extended attribute's name of {len(name)} bytes does not fit CVMFS"
-            )
+            raise RepositoryError(f"{where}: an extended attribute's name of {len(name)} bytes does not fit CVMFS")
         if len(value) > _MAX:
             raise RepositoryError(
                 f"{where}: the extended attribute {os.fsdecode(name)!r} has {len(value)} bytes; CVMFS holds {_MAX}",

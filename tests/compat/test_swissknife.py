@@ -53,11 +53,8 @@ def satisfied_over_http(require_tool, tmp_path):
         work = tmp_path / "swissknife-http"
         work.mkdir(exist_ok=True)
         with serving({name: repo.folder}) as url:
-            done = tools.run(
-                [program, "check", "-c", "-r", f"{url}/cvmfs/{name}", "-N", name, "-t", work]
-                + ["-k", repo.keys / f"{name}.pub"],
-                check=False,
-            )
+            address = ["-r", f"{url}/cvmfs/{name}", "-N", name, "-k", repo.keys / f"{name}.pub"]
+            done = tools.run([program, "check", "-c", *address, "-t", work], check=False)
         assert done.ok, done.tail
 
     return ask
@@ -107,7 +104,9 @@ def test_no_tool_finds_a_problem_through_a_repository_s_life(
     satisfied(repo)
     repo.publish(graft("/a/all", *ENTRIES, catalogs=CATALOGS), tag=TagName("v1"))
     satisfied(repo)
-    changed = [replace(entry, content=b"new", size_bytes=3) if entry.path == "catalogs/a/f" else entry for entry in ENTRIES]
+    changed = [
+        replace(entry, content=b"new", size_bytes=3) if entry.path == "catalogs/a/f" else entry for entry in ENTRIES
+    ]
     repo.publish(graft("/a/all", *changed, catalogs=CATALOGS), graft("/plain", file("f", b"1")), at=later(1))
     satisfied(repo)
     repo.publish(removals=(RepoPath("/a/all/catalogs/a"), RepoPath("/a/all/links/one")), at=later(2))
@@ -137,7 +136,10 @@ def test_client_shows_every_kind_of_entry(tmp_path, require_tool, require_root):
     resign_whitelist(repo.folder, keys_folder=repo.keys, now=_now())
     key = repo.keys / f"{repository.FQRN}.pub"
     name = repository.FQRN
-    with serving({name: repo.folder}) as url, mounted(name, f"{url}/cvmfs/@fqrn@", public_key=key, work=tmp_path) as top:
+    with (
+        serving({name: repo.folder}) as url,
+        mounted(name, f"{url}/cvmfs/@fqrn@", public_key=key, work=tmp_path) as top,
+    ):
         for entry in entries:
             _same(top / "a/all" / entry.path, entry)
         with repo.open(at=_now()) as reader:
@@ -158,7 +160,7 @@ def _walk(top: Path):
     yield b""
     for folder, names, files in os.walk(os.fsencode(top)):
         for each in (*names, *files):
-            yield os.path.relpath(os.path.join(folder, each), os.fsencode(top))
+            yield os.path.relpath(folder + b"/" + each, os.fsencode(top))
 
 
 def _same(path: Path, entry: Entry) -> None:
@@ -186,9 +188,14 @@ def test_client_follows_a_new_revision(tmp_path, require_tool, require_root):
     repo.publish(graft("/r", file("1/f", b"first")), graft("/stable", link("now", "../r/1")), at=_now())
     key = repo.keys / f"{repository.FQRN}.pub"
     name = repository.FQRN
-    with serving({name: repo.folder}) as url, mounted(name, f"{url}/cvmfs/@fqrn@", public_key=key, work=tmp_path) as top:
+    with (
+        serving({name: repo.folder}) as url,
+        mounted(name, f"{url}/cvmfs/@fqrn@", public_key=key, work=tmp_path) as top,
+    ):
         assert (top / "stable/now/f").read_bytes() == b"first"
-        repo.publish(graft("/r/2", file("f", b"second"), catalogs=("",)), graft("/stable", link("now", "../r/2")), at=_now())
+        repo.publish(
+            graft("/r/2", file("f", b"second"), catalogs=("",)), graft("/stable", link("now", "../r/2")), at=_now()
+        )
         done = tools.run([talk, "-p", tmp_path / "cache" / name / f"cvmfs_io.{name}", "remount", "sync"], check=False)
         assert done.ok, done.tail
         assert (top / "stable/now/f").read_bytes() == b"second"
@@ -225,7 +232,7 @@ def test_damage_is_found_over_http(tmp_path):
 def test_server_that_is_not_there():
     with serving({}) as url:
         pass
-    with pytest.raises(RepositoryError, match="cannot read http://127.0.0.1.*Connection refused"):
+    with pytest.raises(RepositoryError, match=r"cannot read http://127\.0\.0\.1.*Connection refused"):
         open_repository(f"{url}/cvmfs/{repository.FQRN}")
 
 

@@ -84,9 +84,7 @@ EVERY_KIND = tree(
 @pytest.mark.parametrize("compression", ["zlib", "none"])
 @pytest.mark.parametrize("nanoseconds", [False, True])
 def test_every_kind_of_entry_comes_back(tmp_path, algorithm, compression, nanoseconds):
-    settings = replace(
-        repository.SMALL, algorithm=algorithm, compression=compression, nanoseconds=nanoseconds
-    )
+    settings = replace(repository.SMALL, algorithm=algorithm, compression=compression, nanoseconds=nanoseconds)
     repo = repository.make(tmp_path / "repo", settings)
     entries = tuple(replace(entry, mtime_ns=123_456_789 if nanoseconds else 0) for entry in EVERY_KIND)
     done = repo.publish(Graft(at=RepoPath("/a/b"), tree=entries, catalogs=frozenset({"", "links"})))
@@ -96,13 +94,11 @@ def test_every_kind_of_entry_comes_back(tmp_path, algorithm, compression, nanose
         for entry in entries:
             stored = found.pop(entry.path)
             group = stored.entry.link_group
-            assert replace(stored.entry, link_group=0, path="") == replace(
-                entry, link_group=0, path="", content=None
-            )
+            assert replace(stored.entry, link_group=0, path="") == replace(entry, link_group=0, path="", content=None)
             assert bool(group) == bool(entry.link_group)
             if entry.kind is Kind.FILE:
                 assert b"".join(reader.read(stored)) == entry.content
-        assert {path for path in found} == {".cvmfscatalog", "links/.cvmfscatalog"}
+        assert set(found) == {".cvmfscatalog", "links/.cvmfscatalog"}
         assert found[".cvmfscatalog"].entry.size_bytes == 0
         assert reader.lookup("a/b/links/one").nlink == 2
         assert len(reader.lookup("a/b/chunked").chunks) > 1
@@ -388,15 +384,24 @@ def test_stale_base(repo):
         (graft("/a/.cvmfscatalog", file("f")), "/a/.cvmfscatalog is the repository's own"),
         (Graft(at=RepoPath("/a"), tree=()), "the tree to publish at /a does not begin with its root"),
         (Graft(at=RepoPath(""), tree=(link("", "x"),)), "the root of a repository must be a directory"),
-        (Graft(at=RepoPath(""), tree=tree(file(".cvmfscatalog"))), "the root of a repository cannot hold .cvmfscatalog"),
+        (
+            Graft(at=RepoPath(""), tree=tree(file(".cvmfscatalog"))),
+            "the root of a repository cannot hold .cvmfscatalog",
+        ),
         (Graft(at=RepoPath(""), tree=tree(directory(".cvmfs"))), "the name is the repository's own"),
         (graft("/a", file("f"), catalogs=("f",)), "/a/f cannot begin a nested catalog: the tree has no such directory"),
         (Graft(at=RepoPath("/a"), tree=(directory(""), file("x/y"))), "the tree to publish is not in order at /a/x/y"),
-        (Graft(at=RepoPath("/a"), tree=(directory(""), file("x"), file("x"))), "the tree to publish is not in order at /a/x"),
+        (
+            Graft(at=RepoPath("/a"), tree=(directory(""), file("x"), file("x"))),
+            "the tree to publish is not in order at /a/x",
+        ),
         (Graft(at=RepoPath("/a"), tree=(directory(""), file(".."))), "the name is '..'"),
         (graft("/a", file("f", xattrs=(("user.long", b"x" * 256),))), "'user.long' has 256 bytes; CVMFS holds 255"),
         (graft("/file/below", file("f")), "cannot publish at /file/below: /file is a file, not a directory"),
-        (Graft(at=RepoPath("/a"), tree=(directory(""), Entry(path="f", kind=Kind.FILE, mode=0o644))), "/f is a file without content"),
+        (
+            Graft(at=RepoPath("/a"), tree=(directory(""), Entry(path="f", kind=Kind.FILE, mode=0o644))),
+            "/f is a file without content",
+        ),
     ],
 )
 def test_what_cannot_be_published_is_refused(repo, change, message):

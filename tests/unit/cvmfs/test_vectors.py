@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 
 import cvmfs_vectors as vectors
@@ -69,7 +70,9 @@ def test_catalogs_say_what_is_written_down(open_vector, name, label):
 
 
 def _mount(catalog) -> bytes:
-    return base64.b64decode(catalog["mount_path_b64"]) if "mount_path_b64" in catalog else catalog["mount_path"].encode()
+    return (
+        base64.b64decode(catalog["mount_path_b64"]) if "mount_path_b64" in catalog else catalog["mount_path"].encode()
+    )
 
 
 def _catalog(info) -> dict[str, object]:
@@ -173,15 +176,17 @@ def test_reader_never_shows_what_the_client_would_not(tmp_path, case):
     name = case["repository"]
     repo = vectors.extract(name, tmp_path)
     vectors.damage(case, repo)
-    try:
-        with open_repository(repo, public_key=vectors.public_key(name), now=vectors.NOW) as reader:
-            tree = vectors.shown(reader)
-    except AfpubError as exc:
-        assert exc.message
-    else:
+    tree = None
+    with contextlib.suppress(AfpubError), _opened(repo, name) as reader:
+        tree = vectors.shown(reader)
+    if tree is not None:
         assert case["client"]["mount"] in {0, 134}
-        if case["client"].get("same"):
-            assert tree == _revision(name, "expected.json", "r3")["entries"]
+    if tree is not None and case["client"].get("same"):
+        assert tree == _revision(name, "expected.json", "r3")["entries"]
+
+
+def _opened(repo, name):
+    return open_repository(repo, public_key=vectors.public_key(name), now=vectors.NOW)
 
 
 def test_cases_are_all_there():
