@@ -13,9 +13,9 @@ from publisher.cvmfs.check_catalog import CatalogCheck, Reference, check_catalog
 from publisher.cvmfs.check_objects import by_name, check_contents, check_present
 from publisher.cvmfs.compression import Compression
 from publisher.cvmfs.digest import Digest, ObjectKind
-from publisher.cvmfs.history import History, parse_history
+from publisher.cvmfs.history import History
+from publisher.cvmfs.loading import CATALOG_LIMIT, load_history
 from publisher.cvmfs.manifest import Manifest
-from publisher.cvmfs.reader import CATALOG_LIMIT, HISTORY_LIMIT
 from publisher.cvmfs.reflog import REFLOG_NAME, RefKind, Reflog, parse_reflog
 from publisher.cvmfs.rows import Row
 from publisher.cvmfs.source import Source, fetch, read_file, source_of
@@ -112,14 +112,14 @@ def _check_metainfo(state: _State, manifest: Manifest) -> None:
 
 
 def _check_history(state: _State, manifest: Manifest) -> History | None:
-    if manifest.history is None:
-        return None
     try:
-        history = parse_history(fetch(state.source, manifest.history, ObjectKind.HISTORY, limit=HISTORY_LIMIT))
+        history = load_history(state.source, manifest)
     except AfpubError as exc:
         state.findings.append(error("tags", state.source.where, exc.message))
         return None
-    state.findings.extend(error("tags", state.source.where, text) for text in _history_faults(history, manifest))
+    if history is not None:
+        faults = _history_faults(history, manifest)
+        state.findings.extend(error("tags", state.source.where, text) for text in faults)
     return history
 
 

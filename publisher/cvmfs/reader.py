@@ -14,18 +14,16 @@ from publisher.cvmfs.catalog import Catalog, CatalogRef
 from publisher.cvmfs.compression import Compression
 from publisher.cvmfs.counters import Statistics
 from publisher.cvmfs.digest import Algorithm, Digest, ObjectKind
-from publisher.cvmfs.history import TRUNK, History, Tag, parse_history
+from publisher.cvmfs.history import TRUNK, History, Tag
+from publisher.cvmfs.loading import load_history, open_catalog
 from publisher.cvmfs.manifest import Manifest
 from publisher.cvmfs.rows import Chunk, Flag, Row
-from publisher.cvmfs.source import Source, fetch, object_contents, source_of
+from publisher.cvmfs.source import Source, object_contents, source_of
 from publisher.cvmfs.trust import read_manifest, verify_manifest
 from publisher.errors import FormatError, NotFoundError, RepositoryError, TrustError
 from publisher.names import Fqrn
 from publisher.tree import Entry, Kind
 
-CATALOG_LIMIT = 4 << 30
-"""Most bytes of a catalog; those of 500,000 entries have about 150 MB."""
-HISTORY_LIMIT = 256 << 20
 _OPEN_CATALOGS = 16
 _HIDDEN_BITS = Flag.MOUNT_POINT | Flag.NESTED_ROOT
 _VARIANT = re.compile(r"\$\(([^)]*)\)")
@@ -133,12 +131,7 @@ class Reader:
     def history(self) -> History:
         """The newest tag database; an empty one where the repository has none."""
         if self._history is None:
-            digest = self.manifest.history
-            if digest is None:
-                self._history = History(fqrn=self.manifest.fqrn)
-            else:
-                data = fetch(self.source, digest, ObjectKind.HISTORY, limit=HISTORY_LIMIT)
-                self._history = parse_history(data)
+            self._history = load_history(self.source, self.manifest) or History(fqrn=self.manifest.fqrn)
         return self._history
 
     def tags(self) -> tuple[Tag, ...]:
@@ -354,25 +347,6 @@ def _sized(source: Source, digest: Digest, kind: ObjectKind, stored: Stored, siz
             f"/{stored.path}: the object {digest.object_name(kind)} has {got} bytes of content, "
             f"the catalog says {size_bytes}"
         )
-
-
-def open_catalog(source: Source, ref: CatalogRef) -> Catalog:
-    """A catalog, its digest, size and mount path checked; raises as :meth:`Reader.catalog`."""
-    where = f"the catalog of {ref.path or '/'} ({ref.digest})"
-    data = fetch(source, ref.digest, ObjectKind.CATALOG, limit=ref.size_bytes or CATALOG_LIMIT)
-    if ref.size_bytes and len(data) != ref.size_bytes:
-        raise FormatError(f"{where} has {len(data)} bytes, its parent says {ref.size_bytes}")
-    catalog = Catalog(data, where=where)
-    if catalog.root_prefix != ref.path:
-        prefix = catalog.root_prefix or "/"
-        catalog.close()
-        raise FormatError(f"{where} belongs to {prefix}")
-    try:
-        catalog.statistics()  # clients refuse a catalog that lacks one
-    except FormatError:
-        catalog.close()
-        raise
-    return catalog
 
 
 def expand_variant(target: str, environment: Mapping[str, str]) -> str:
