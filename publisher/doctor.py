@@ -39,9 +39,7 @@ def python(machine: Machine) -> Iterator[Finding]:
     """Python is new enough."""
     text = ".".join(str(part) for part in machine.python)
     if machine.python < (3, 11):
-        yield report.error(
-            "python", "Python", f"Python {text} is too old", hint="install Python 3.11 or newer"
-        )
+        yield report.error("python", "Python", f"Python {text} is too old", hint="install Python 3.11 or newer")
     else:
         yield report.note("python", "Python", f"Python {text}")
 

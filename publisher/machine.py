@@ -259,19 +259,13 @@ def missing_capabilities(status: str, *, last: int) -> frozenset[int]:
 def subordinate_ids(text: str, *, user: str, uid: int) -> int:
     """How many ids a file like /etc/subuid gives to a user, who stands there by name or by number."""
     rows = (line.split(":") for line in text.splitlines())
-    return sum(
-        int(row[2])
-        for row in rows
-        if len(row) == 3 and row[0] in {user, str(uid)} and row[2].strip().isdigit()
-    )
+    return sum(int(row[2]) for row in rows if len(row) == 3 and row[0] in {user, str(uid)} and row[2].strip().isdigit())
 
 
 def subid_end(text: str) -> int:
     """The first id above every range in a file like /etc/subuid, at least 100000."""
     rows = (line.split(":") for line in text.splitlines())
-    ends = (
-        int(row[1]) + int(row[2]) for row in rows if len(row) == 3 and row[1].isdigit() and row[2].isdigit()
-    )
+    ends = (int(row[1]) + int(row[2]) for row in rows if len(row) == 3 and row[1].isdigit() and row[2].isdigit())
     return max(ends, default=100_000)
 
 

@@ -97,9 +97,7 @@ def run(  # noqa: PLR0913 - one call with everything a child process can be give
         try:
             process.wait(timeout=timeout_s)
         except subprocess.TimeoutExpired:
-            raise ToolError(
-                f"{Path(words[0]).name} did not finish in {timeout_s:g} s", detail=output.tail
-            ) from None
+            raise ToolError(f"{Path(words[0]).name} did not finish in {timeout_s:g} s", detail=output.tail) from None
         _finish(readers, process)
         if output.trouble:
             raise output.trouble

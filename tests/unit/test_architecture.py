@@ -12,8 +12,9 @@ import publisher
 
 PACKAGE = Path(publisher.__file__).parent
 LAYERS = (
+    {"report"},
     {"errors"},
-    {"names", "report", "progress"},
+    {"names", "progress"},
     {"tools", "tree", "machine", "doctor"},
     {"project", "records", "cvmfs"},
     {"backends"},

@@ -60,9 +60,7 @@ def test_every_check_says_what_it_looks_at():
 
 
 def test_an_old_python():
-    assert errors(python=(3, 9, 18)) == [
-        ("Python", "Python 3.9.18 is too old", "install Python 3.11 or newer")
-    ]
+    assert errors(python=(3, 9, 18)) == [("Python", "Python 3.9.18 is too old", "install Python 3.11 or newer")]
 
 
 @pytest.mark.parametrize(
@@ -184,10 +182,7 @@ def test_certificates():
 
 def test_a_proxy_that_inspects_tls():
     mine = CaBundle(setting="SSL_CERT_FILE", file="/etc/ssl/certs/ca-certificates.crt", readable=True)
-    messages = [
-        message
-        for _, message, _ in found(Severity.NOTE, ca_bundles=(mine, replace(mine, setting="PIP_CERT")))
-    ]
+    messages = [message for _, message, _ in found(Severity.NOTE, ca_bundles=(mine, replace(mine, setting="PIP_CERT")))]
     assert (
         "this machine's settings name /etc/ssl/certs/ca-certificates.crt, as behind a proxy that inspects TLS"
         in messages

@@ -7,9 +7,7 @@ import pytest
 from publisher import errors
 from publisher.errors import AfpubError, ProjectError, StaleBaseError, ToolError
 
-CLASSES = [
-    value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, AfpubError)
-]
+CLASSES = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, AfpubError)]
 ROOT = Path(errors.__file__).parents[1]
 
 

@@ -53,9 +53,7 @@ def test_unsafe_names_are_refused(kind, text):
     with pytest.raises(NameInvalidError) as caught:
         kind(text)
     assert caught.value.message == f"{text!r} is no {kind.what}"
-    assert caught.value.hint == (
-        "use lower-case letters, digits, '.', '_' and '-', beginning with a letter or digit"
-    )
+    assert caught.value.hint == ("use lower-case letters, digits, '.', '_' and '-', beginning with a letter or digit")
 
 
 @given(st.text())
@@ -131,9 +129,7 @@ def test_repository_names(text):
     assert Fqrn(text) == text
 
 
-@pytest.mark.parametrize(
-    "text", ["", "demo", "a..b", ".a.b", "a.b.", "A.b", "a_b.c", "-a.b", "a-.b", "a.b\n", "a/b.c"]
-)
+@pytest.mark.parametrize("text", ["", "demo", "a..b", ".a.b", "a.b.", "A.b", "a_b.c", "-a.b", "a-.b", "a.b\n", "a/b.c"])
 def test_what_is_no_repository_name(text):
     with pytest.raises(NameInvalidError) as caught:
         Fqrn(text)
@@ -161,9 +157,7 @@ def test_paths_in_a_repository():
     assert isinstance(path.parent, RepoPath)
 
 
-@pytest.mark.parametrize(
-    "text", ["af", "af/images", "/af/", "//af", "/af//x", "/./af", "/af/..", "/..", "/a\0b"]
-)
+@pytest.mark.parametrize("text", ["af", "af/images", "/af/", "//af", "/af//x", "/./af", "/af/..", "/..", "/a\0b"])
 def test_what_is_no_path_in_a_repository(text):
     with pytest.raises(NameInvalidError) as caught:
         RepoPath(text)
