@@ -11,6 +11,7 @@ import deflate
 
 from publisher.errors import FormatError, RepositoryError
 
+_DEFAULT_LEVEL = 6
 _STEP = 1 << 20
 """Most bytes handed out at once by the decompressor."""
 
@@ -49,7 +50,7 @@ class Compressor:
             return data
         if self.reference or not data:
             # The empty object has a name that every CVMFS tool knows; only zlib makes it.
-            return zlib.compress(data, min(self.level, 9))
+            return zlib.compress(data, self.level if self.reference else _DEFAULT_LEVEL)
         return bytes(deflate.zlib_compress(data, self.level))
 
 
