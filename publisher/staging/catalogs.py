@@ -18,7 +18,8 @@ def split(entries: Sequence[Entry], *, min_entries: int, max_entries: int) -> fr
 
     The root begins one when the tree has at least ``min_entries``. Where more than ``max_entries`` would fall
     into one catalog, its heaviest sub-directories of at least ``min_entries`` are cut off, the deepest first,
-    until it holds no more than half the bound: a tree that grows a little keeps its catalogs.
+    until it holds no more than half the bound: a tree that grows a little keeps its catalogs. Smaller ones are
+    cut off only where the bound would not hold without.
 
     Args:
         entries: the tree.
@@ -39,7 +40,8 @@ def split(entries: Sequence[Entry], *, min_entries: int, max_entries: int) -> fr
         weight[path] += sum(weight[child] for child in children[path])
         if weight[path] > max_entries:
             for child in sorted(children[path], key=lambda name: (-weight[name], name)):
-                if weight[path] <= max_entries // 2 or weight[child] < min_entries:
+                enough = max_entries if weight[child] < min_entries else max_entries // 2
+                if weight[path] <= enough or weight[child] == 1:
                     break
                 cuts.add(child)
                 weight[path] -= weight[child] - 1

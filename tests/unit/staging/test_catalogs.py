@@ -54,10 +54,16 @@ def test_a_directory_that_cannot_be_split_is_an_error():
     ]
 
 
+def test_small_directories_are_cut_off_where_the_bound_needs_it():
+    entries = tree(b=90, b__a=6, b__c=2)
+    assert cut(entries) == {"", "b/a"}
+    assert check_split(entries, cut(entries), where="t", max_entries=100).ok
+
+
 @given(
     st.dictionaries(
         st.lists(st.sampled_from("abc"), min_size=1, max_size=4).map("__".join),
-        st.integers(0, 90),
+        st.integers(0, 40),
         max_size=12,
     )
 )
