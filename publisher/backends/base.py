@@ -69,9 +69,7 @@ class Backend(Protocol):
     def preflight(self, changeset: Changeset) -> Report:
         """What would stop this changeset, found before anything is touched."""
 
-    def publish(
-        self, changeset: Changeset, *, progress: Callable[[int, int], None] | None = None
-    ) -> Published:
+    def publish(self, changeset: Changeset, *, progress: Callable[[int, int], None] | None = None) -> Published:
         """The revision that the changeset made.
 
         Args:

@@ -70,9 +70,7 @@ class EmbeddedBackend:
                 )
         return collect(findings)
 
-    def publish(
-        self, changeset: Changeset, *, progress: Callable[[int, int], None] | None = None
-    ) -> Published:
+    def publish(self, changeset: Changeset, *, progress: Callable[[int, int], None] | None = None) -> Published:
         """The revision that the changeset made; see :class:`publisher.backends.base.Backend`."""
 
         def tell(state: PublishProgress) -> None:

@@ -255,9 +255,7 @@ def _arguments(job: _Job) -> dict[str, str]:
     }
     if "BASE" in job.recipe.asks:
         if job.base is None:
-            raise BuildError(
-                f"{job.what} needs a base that is not built", hint="name it with 'base' in its image.toml"
-            )
+            raise BuildError(f"{job.what} needs a base that is not built", hint="name it with 'base' in its image.toml")
         provided["BASE"] = str(job.base.rootfs)
     asked = {name: value for name, value in provided.items() if name in job.recipe.asks}
     return dict(job.recipe.arguments) | asked

@@ -159,9 +159,7 @@ class Definition:
 
     def required(self) -> frozenset[str]:
         """The arguments that must be given, because their stage has no default for them."""
-        return frozenset(
-            name for stage in self.stages for name in stage.arguments() if name not in stage.defaults()
-        )
+        return frozenset(name for stage in self.stages for name in stage.arguments() if name not in stage.defaults())
 
     def filled(self, values: Mapping[str, str]) -> str:
         """The text that Apptainer builds from: each ``{{ NAME }}`` replaced by its value or default.

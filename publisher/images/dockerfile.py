@@ -64,9 +64,7 @@ def convert_dockerfile(path: Path) -> str:
     reader = DockerReader(path)
     stages = reader.read(text)
     parsed = _parse_with_spython("".join(f"{line}\n" for stage in stages for line in stage.lines))
-    parts = [
-        _write_stage(stage, parsed[stage.name], reader.defaults, last=stage is stages[-1]) for stage in stages
-    ]
+    parts = [_write_stage(stage, parsed[stage.name], reader.defaults, last=stage is stages[-1]) for stage in stages]
     return f"# Made from {path.name}\n" + "\n".join(parts)
 
 

@@ -23,9 +23,7 @@ _REFUSED: Final = {
 _DROPPED: Final = frozenset({"EXPOSE", "MAINTAINER", "STOPSIGNAL", "VOLUME"})
 """Instructions that only a Docker daemon heeds."""
 _KNOWN: Final = frozenset(
-    {"ADD", "ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "FROM", "LABEL", "RUN", "WORKDIR"}
-    | _DROPPED
-    | set(_REFUSED)
+    {"ADD", "ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "FROM", "LABEL", "RUN", "WORKDIR"} | _DROPPED | set(_REFUSED)
 )
 _VARIABLE: Final = re.compile(r"(\\\$)|\$(?:\{(\w+)\}|(\w+))|(\$\{)")
 _ARCHIVE: Final = re.compile(r"\.(tar|tgz|tbz2|txz|gz|gzip|bz2|xz|zst)$")

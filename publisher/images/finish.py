@@ -32,9 +32,7 @@ _RUNTIME_WRITES: Final = (
 """Places that Apptainer itself makes or touches at every build."""
 
 
-def finish_rootfs(
-    rootfs: Path, *, recipe: str, base: str, inputs_digest: str, bind_points: Iterable[str]
-) -> None:
+def finish_rootfs(rootfs: Path, *, recipe: str, base: str, inputs_digest: str, bind_points: Iterable[str]) -> None:
     """Settles the metadata that Apptainer wrote, and makes the mount points.
 
     Apptainer records the definition file with its arguments filled in and the path of the base; both tell of

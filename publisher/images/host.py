@@ -47,9 +47,7 @@ class BuildHost:
         return text
 
 
-def read_host(
-    *, apt_mirror: str = "", needs_apt: bool = True, environ: Mapping[str, str] | None = None
-) -> BuildHost:
+def read_host(*, apt_mirror: str = "", needs_apt: bool = True, environ: Mapping[str, str] | None = None) -> BuildHost:
     """The settings of this machine; asks apt and pip.
 
     Args:
@@ -112,9 +110,7 @@ def debian_mirrors(targets: str) -> tuple[str, str]:
         Addresses; ``""`` and ``none`` for those that are not there.
     """
     main, security = "", "none"
-    for label, suite, address in sorted(
-        line.split("|", 2) for line in targets.splitlines() if line.count("|") >= 2
-    ):
+    for label, suite, address in sorted(line.split("|", 2) for line in targets.splitlines() if line.count("|") >= 2):
         if not address.startswith(("http://", "https://")):
             continue
         if label == "Debian-Security" or (not label and "security" in suite):

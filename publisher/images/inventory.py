@@ -69,9 +69,7 @@ class Inventory:
             ProjectError: it is something else.
         """
         keys = ("kind", "name", "version", "license", "origin")
-        rows = tuple(
-            InstalledPackage(**{key: row.text(key, "") for key in keys}) for row in table.tables("packages")
-        )
+        rows = tuple(InstalledPackage(**{key: row.text(key, "") for key in keys}) for row in table.tables("packages"))
         return cls(os=table.text("os", ""), packages=rows)
 
 
@@ -117,9 +115,7 @@ def _debian(rootfs: Path) -> Iterator[InstalledPackage]:
         }
         if fields.get("Status", "").endswith(" installed") and {"Package", "Version"} <= set(fields):
             source = fields.get("Source", fields["Package"]).partition(" ")[0]
-            yield InstalledPackage(
-                kind="deb", name=fields["Package"], version=fields["Version"], origin=source
-            )
+            yield InstalledPackage(kind="deb", name=fields["Package"], version=fields["Version"], origin=source)
 
 
 def _python(rootfs: Path) -> Iterator[InstalledPackage]:
@@ -160,6 +156,4 @@ def _distribution(rootfs: Path, folder: str, metadata: str) -> Iterator[Installe
         classifiers = [str(value).split(" :: ") for value in headers.get_all("Classifier", [])]
         named = [parts[-1] for parts in classifiers if parts[0] == "License" and len(parts) > 1]
         first_line = "; ".join(named) or ("" if first_line in _NO_LICENSE else first_line)
-    yield InstalledPackage(
-        kind="python", name=str(name), version=str(version), license=first_line, origin=f"/{folder}"
-    )
+    yield InstalledPackage(kind="python", name=str(name), version=str(version), license=first_line, origin=f"/{folder}")

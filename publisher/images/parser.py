@@ -148,8 +148,7 @@ def _stage(text: str, *, line: int, where: str) -> Stage:
     heads = [index for index, item in enumerate(lines) if item.lstrip().startswith("%")]
     first = heads[0] if heads else len(lines)
     sections = tuple(
-        _section(lines[begin:end], line=line + begin, where=where)
-        for begin, end in pairwise((*heads, len(lines)))
+        _section(lines[begin:end], line=line + begin, where=where) for begin, end in pairwise((*heads, len(lines)))
     )
     headers = _headers(lines[:first], first_line=line, where=where)
     stage = Stage(preamble="".join(lines[:first]), headers=headers, sections=sections, line=line)

@@ -61,8 +61,7 @@ def load_recipe(image: ImageDefinition, variant: str) -> Recipe:
     used = definition.arguments()
     if unused := sorted(set(given) - used):
         raise RecipeError(
-            f"{image.folder / 'image.toml'}: the build argument {unused[0]!r} is not used "
-            f"in {image.recipe.name}",
+            f"{image.folder / 'image.toml'}: the build argument {unused[0]!r} is not used in {image.recipe.name}",
             hint=_nearest(unused[0], sorted(used)),
         )
     values = {name: _placeholder(name) for name in PROVIDED} | given

@@ -33,9 +33,7 @@ def inside(argv: tuple[str | Path, ...], *, cwd: Path | None = None) -> tools.Co
     tools.require("unshare", hint="install util-linux 2.38 or newer")
     trial = tools.run((*_ENTER, "true"), check=False)
     if not trial.ok:
-        raise BuildError(
-            "this user cannot make a user namespace with subordinate ids", hint=_HINT, detail=trial.tail
-        )
+        raise BuildError("this user cannot make a user namespace with subordinate ids", hint=_HINT, detail=trial.tail)
     return tools.run((*_ENTER, *argv), cwd=cwd)
 
 

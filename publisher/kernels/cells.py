@@ -100,9 +100,7 @@ async def wait_for_text(client: AsyncKernelClient, message: str, text: str, *, t
     return False
 
 
-async def _follow_output(
-    client: AsyncKernelClient, message: str, collected: _Collected, deadline: float
-) -> None:
+async def _follow_output(client: AsyncKernelClient, message: str, collected: _Collected, deadline: float) -> None:
     """Until the kernel is idle again: only then all output has come."""
     while not collected.idle and collected.status not in {"dead", "timeout"}:
         try:
@@ -115,9 +113,7 @@ async def _follow_output(
             collected.take(received["msg_type"], received["content"])
 
 
-async def _follow_reply(
-    client: AsyncKernelClient, message: str, collected: _Collected, deadline: float
-) -> None:
+async def _follow_reply(client: AsyncKernelClient, message: str, collected: _Collected, deadline: float) -> None:
     while not collected.status:
         try:
             received = await client.get_shell_msg(timeout=_POLL_S)

@@ -221,9 +221,7 @@ class _Session:
         asleep = time.monotonic()
         await manager.interrupt_kernel()
         if self._spec.language.lower() in _INTERRUPTIBLE:
-            result = await wait_for_cell(
-                client, message, code=code, deadline=asleep + _INTERRUPT_WAIT_S, begun=begun
-            )
+            result = await wait_for_cell(client, message, code=code, deadline=asleep + _INTERRUPT_WAIT_S, begun=begun)
             if result.status != "error":
                 self._fail("interrupt", _UNINTERRUPTED[result.status])
                 return
@@ -257,9 +255,7 @@ class _Session:
         tail = _tail(log)
         shown = tail.replace("\n", "\n    ") or "(nothing)"
         findings = tuple(
-            dataclasses.replace(
-                finding, message=f"{finding.message}\n  last lines of the kernel's stderr: {shown}"
-            )
+            dataclasses.replace(finding, message=f"{finding.message}\n  last lines of the kernel's stderr: {shown}")
             if finding.severity is Severity.ERROR
             else finding
             for finding in self._findings
@@ -290,9 +286,7 @@ def _spec(kernel_dir: Path) -> KernelSpec:
     try:
         return _specs(kernel_dir).get_kernel_spec(kernel_dir.name)
     except (NoSuchKernel, ValueError) as exc:
-        raise KernelError(
-            f"{kernel_dir} is no kernelspec that a Jupyter server lists", detail=str(exc)
-        ) from exc
+        raise KernelError(f"{kernel_dir} is no kernelspec that a Jupyter server lists", detail=str(exc)) from exc
 
 
 def _tail(log: Path) -> str:

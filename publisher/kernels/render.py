@@ -55,9 +55,7 @@ def render_kernel(
 
 def render_libexec(*, mtime_s: int = 0) -> tuple[Entry, ...]:
     """The files that all kernels of a release share, paths relative to the release's ``libexec`` folder."""
-    programs = [
-        _file(name, (_SOURCES / name).read_bytes(), mode=0o755, mtime_s=mtime_s) for name in _PROGRAMS
-    ]
+    programs = [_file(name, (_SOURCES / name).read_bytes(), mode=0o755, mtime_s=mtime_s) for name in _PROGRAMS]
     libraries = [_file(name, (_SOURCES / name).read_bytes(), mtime_s=mtime_s) for name in _LIBRARIES]
     return tuple(pre_order(programs + libraries))
 
@@ -72,9 +70,7 @@ def render_release(
     """All that the kernels add to a release's folder, with the folders, in pre-order and without the root."""
     entries = list(_below(LIBEXEC, render_libexec(mtime_s=mtime_s)))
     for kernel, image_version in kernels:
-        rendered = render_kernel(
-            kernel, release=release, image_version=image_version, mount=mount, mtime_s=mtime_s
-        )
+        rendered = render_kernel(kernel, release=release, image_version=image_version, mount=mount, mtime_s=mtime_s)
         entries += _below(f"{KERNELS}/{kernel.name}", rendered)
     folders = {
         parent: Entry(path=parent, kind=Kind.DIRECTORY, mode=0o755, mtime_s=mtime_s)
@@ -84,9 +80,7 @@ def render_release(
     return tuple(pre_order([*folders.values(), *entries]))
 
 
-def _kernel_json(
-    kernel: KernelDefinition, release: ReleaseVersion, image_version: ImageVersion, mount: str
-) -> bytes:
+def _kernel_json(kernel: KernelDefinition, release: ReleaseVersion, image_version: ImageVersion, mount: str) -> bytes:
     """Source: jupyter_client/kernelspec.py KernelSpec (8.x); ``env`` stays empty (PATH-like values age)."""
     folder = f"{mount.rstrip('/')}/releases/{release}/{KERNELS}/{kernel.name}" if mount else "{resource_dir}"
     metadata: dict[str, object] = {
@@ -131,9 +125,7 @@ def _kernel_conf(kernel: KernelDefinition, release: ReleaseVersion, image_versio
         rows += [("TOUCH", path) for path in _ATLAS_REPOSITORIES]
         rows += [("PASS", pattern) for pattern in _ATLAS_VARIABLES]
     rows += [("ARG", word) for word in _command(kernel)]
-    lines = [
-        "# What libexec/launch and libexec/start read: KEY=VALUE lines, never sourced. Written by afpub."
-    ]
+    lines = ["# What libexec/launch and libexec/start read: KEY=VALUE lines, never sourced. Written by afpub."]
     lines += [f"{key}={value}" for key, value in rows if value]
     return ("\n".join(lines) + "\n").encode()
 
@@ -146,15 +138,11 @@ def _command(kernel: KernelDefinition) -> tuple[str, ...]:
 
 
 def _file(name: str, content: bytes, *, mode: int = 0o644, mtime_s: int) -> Entry:
-    return Entry(
-        path=name, kind=Kind.FILE, mode=mode, mtime_s=mtime_s, size_bytes=len(content), content=content
-    )
+    return Entry(path=name, kind=Kind.FILE, mode=mode, mtime_s=mtime_s, size_bytes=len(content), content=content)
 
 
 def _link(name: str, target: str, *, mtime_s: int) -> Entry:
-    return Entry(
-        path=name, kind=Kind.SYMLINK, mode=0o777, mtime_s=mtime_s, size_bytes=len(target), target=target
-    )
+    return Entry(path=name, kind=Kind.SYMLINK, mode=0o777, mtime_s=mtime_s, size_bytes=len(target), target=target)
 
 
 def _below(folder: str, entries: Iterable[Entry]) -> list[Entry]:

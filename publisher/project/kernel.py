@@ -123,9 +123,7 @@ def _help_link(row: Table) -> HelpLink:
 
 
 def _smoke(row: Table) -> SmokeCell:
-    cell = SmokeCell(
-        code=row.text("code"), expect=regex(row, "expect"), allow_stderr=regex(row, "allow_stderr")
-    )
+    cell = SmokeCell(code=row.text("code"), expect=regex(row, "expect"), allow_stderr=regex(row, "allow_stderr"))
     row.done()
     return cell
 

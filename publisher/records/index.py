@@ -229,8 +229,7 @@ def _release(row: Table) -> IndexRelease:
         digest=row.text("digest"),
         created=row.text("created"),
         images=tuple(
-            (image.named("name", ImageName), image.named("version", ImageVersion))
-            for image in row.tables("images")
+            (image.named("name", ImageName), image.named("version", ImageVersion)) for image in row.tables("images")
         ),
         kernels=tuple(KernelName(name) for name in row.texts("kernels")),
     )

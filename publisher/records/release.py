@@ -167,9 +167,7 @@ def _image_json(row: ImageRecord, prefix: RepoPath) -> dict[str, object]:
             {"kind": item.kind, "name": item.name, "version": item.version, "license": item.license}
             for item in row.packages
         ],
-        "changes": [
-            {"check": item.check, "path": item.path, "message": item.message} for item in row.changes
-        ],
+        "changes": [{"check": item.check, "path": item.path, "message": item.message} for item in row.changes],
     }
 
 

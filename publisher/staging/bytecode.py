@@ -24,9 +24,7 @@ def check_bytecode(entries: Sequence[Entry], *, where: str) -> Report:
 
 
 def _findings(entries: Sequence[Entry], *, where: str) -> Iterator[Finding]:
-    sources = {
-        entry.path: entry for entry in entries if entry.kind is Kind.FILE and entry.path.endswith(".py")
-    }
+    sources = {entry.path: entry for entry in entries if entry.kind is Kind.FILE and entry.path.endswith(".py")}
     stale = [entry.path for entry in entries if entry.path.endswith(".pyc") and _stale(entry, sources)]
     if stale:
         shown = ", ".join(f"/{path}" for path in stale[:_SHOWN])

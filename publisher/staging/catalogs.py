@@ -67,9 +67,7 @@ def catalog_sizes(entries: Sequence[Entry], catalogs: frozenset[str]) -> dict[st
     return dict(sizes)
 
 
-def check_split(
-    entries: Sequence[Entry], catalogs: frozenset[str], *, where: str, max_entries: int
-) -> Report:
+def check_split(entries: Sequence[Entry], catalogs: frozenset[str], *, where: str, max_entries: int) -> Report:
     """An error for each catalog that is larger than the bound."""
 
     def findings() -> list[Finding]:

@@ -49,9 +49,7 @@ def normalize(tree: Iterable[Entry], *, where: str, policy: Policy) -> Normalize
     return Normalized(entries=entries, report=collect(findings))
 
 
-def _normalized(
-    tree: Iterable[Entry], *, where: str, policy: Policy, findings: list[Finding]
-) -> Iterator[Entry]:
+def _normalized(tree: Iterable[Entry], *, where: str, policy: Policy, findings: list[Finding]) -> Iterator[Entry]:
     for entry in tree:
         place = f"{where}:/{entry.path}"
         if entry.kind in _SPECIAL:
@@ -70,9 +68,7 @@ def _normalized(
             message = f"others cannot read it (mode {mode:04o})"
             if policy.unreadable == "refuse":
                 findings.append(
-                    error(
-                        "unreadable", place, message, hint="chmod it in the recipe, or set policy.unreadable"
-                    )
+                    error("unreadable", place, message, hint="chmod it in the recipe, or set policy.unreadable")
                 )
             else:
                 findings.append(note("unreadable", place, f"{message}; published as {readable:04o}"))

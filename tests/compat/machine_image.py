@@ -16,9 +16,7 @@ from publisher.project.kernel import KernelDefinition
 from publisher.tree import Entry, Kind
 
 IPYKERNEL = (sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}")
-PREFIXES = tuple(
-    sorted({sys.prefix, sys.base_prefix, str(Path(sys.executable).resolve().parents[1])} - {"/usr"})
-)
+PREFIXES = tuple(sorted({sys.prefix, sys.base_prefix, str(Path(sys.executable).resolve().parents[1])} - {"/usr"}))
 
 
 def definition(folder: Path, name: str, **values) -> KernelDefinition:

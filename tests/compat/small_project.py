@@ -77,9 +77,7 @@ class SmallProject:
         assert old in text
         file.write_text(text.replace(old, new))
 
-    def describe(
-        self, *, version: str, image: str = "1.0", channel: str = "stable", content: str = ""
-    ) -> None:
+    def describe(self, *, version: str, image: str = "1.0", channel: str = "stable", content: str = "") -> None:
         """Writes the manifest of the next release, and the recipe of its image."""
         self.manifest.parent.mkdir(exist_ok=True)
         self.manifest.write_text(_MANIFEST.format(version=version, channel=channel, image=image))

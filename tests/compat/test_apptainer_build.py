@@ -68,9 +68,7 @@ class Workshop:
         return load_image(folder)
 
     def build(self, image, **options):
-        return build(
-            image, **({"variant": "", "base": None, "work": self.work, "progress": self.told} | options)
-        )
+        return build(image, **({"variant": "", "base": None, "work": self.work, "progress": self.told} | options))
 
     def left(self, name="tiny"):
         return sorted(path.name for path in (self.work / "images" / name).iterdir() if path.name != ".lock")
@@ -103,8 +101,7 @@ def test_an_image_with_its_record(shop):
     image = shop.image(
         TINY + "%files\n    hello.txt /opt/hello.txt\n%post\n    echo made >/opt/made\n"
         "%environment\n    export GREETING=hello\n%labels\n    org.example.x my label\n",
-        toml='bind_points = ["/cvmfs", "/scratch/data"]\n'
-        '[[test]]\ncommand = ["cat", "/opt/made"]\nexpect = "^made$"\n',
+        toml='bind_points = ["/cvmfs", "/scratch/data"]\n[[test]]\ncommand = ["cat", "/opt/made"]\nexpect = "^made$"\n',
         **{"hello.txt": "hello\n"},
     )
     built = shop.build(image)
@@ -159,8 +156,7 @@ def test_variants_and_images_on_top_of_others(shop):
         "Bootstrap: localimage\nFrom: {{ BASE }}\n%arguments\n    WHAT=x\n%labels\n    title above\n"
         "%post\n    cat /one; echo {{ WHAT }} >/what\n",
         name="above",
-        toml='base = "below"\n[variants.a]\nbuild_args = { WHAT = "a" }\n'
-        '[variants.b]\nbuild_args = { WHAT = "b" }\n',
+        toml='base = "below"\n[variants.a]\nbuild_args = { WHAT = "a" }\n[variants.b]\nbuild_args = { WHAT = "b" }\n',
     )
     built = {name: shop.build(above, variant=name, base=below) for name in ("a", "b")}
     assert {name: (item.rootfs / "what").read_text() for name, item in built.items()} == {
@@ -177,9 +173,7 @@ def test_variants_and_images_on_top_of_others(shop):
 
 
 def test_a_post_that_fails_shows_its_last_lines_and_leaves_its_log(shop):
-    image = shop.image(
-        TINY + "%post\n    echo begin\n    echo the reason >&2\n    sh -c 'exit 7'\n    echo never\n"
-    )
+    image = shop.image(TINY + "%post\n    echo begin\n    echo the reason >&2\n    sh -c 'exit 7'\n    echo never\n")
     with pytest.raises(BuildError) as caught:
         shop.build(image)
     assert caught.value.message == "the image tiny: %post failed with exit code 7"
@@ -247,9 +241,7 @@ def test_a_recipe_that_empties_tmp_does_not_reach_this_machine(shop):
         tempfile.NamedTemporaryFile(dir="/tmp") as mine,
         tempfile.NamedTemporaryFile(dir="/var/tmp") as other,
     ):
-        built = shop.build(
-            shop.image(TINY + "%post\n    ls -A /tmp /var/tmp\n    rm -rf /tmp/* /var/tmp/*\n")
-        )
+        built = shop.build(shop.image(TINY + "%post\n    ls -A /tmp /var/tmp\n    rm -rf /tmp/* /var/tmp/*\n"))
         assert Path(mine.name).exists()
         assert Path(other.name).exists()
         assert Path(mine.name).name not in "".join(shop.told.lines)

@@ -94,9 +94,7 @@ def mount(demo, demo_url, require_tool, require_root, tmp_path):
 
 def test_the_client_shows_what_was_built(demo, mount):
     record = parse_release((mount / f"jupyter/releases/{demo.outcome['release']}/release.json").read_bytes())
-    report = verify_record(
-        folder_view(mount / "jupyter", record.prefix), record, images=[record.image("python27")]
-    )
+    report = verify_record(folder_view(mount / "jupyter", record.prefix), record, images=[record.image("python27")])
     assert report.ok, report.errors
 
 

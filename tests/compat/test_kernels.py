@@ -115,8 +115,7 @@ def test_failures_are_told_with_cell_code_and_output(binds, published, tmp_path)
     )
     none = "\n  last lines of the kernel's stderr: (nothing)"
     assert [finding.message for finding in result.report.errors] == [
-        "cell 1 did not print what is expected\n  code: print('six')\n  expected: seven\n  printed: six"
-        + none,
+        "cell 1 did not print what is expected\n  code: print('six')\n  expected: seven\n  printed: six" + none,
         "cell 2 ended with ZeroDivisionError: division by zero\n  code: 1/0\n  printed: (nothing)" + none,
         "cell 3 wrote on stderr\n  code: import sys; print('oh', file=sys.stderr)\n  stderr: oh" + none,
         "the kernel died in cell 5\n  code: import os; os._exit(3)\n  printed: (nothing)" + none,
@@ -187,9 +186,7 @@ def test_history_is_kept_in_memory_unless_asked_for(binds, published, tmp_path):
         [Target(kernel_dir=published.kernel(name), smoke=(SmokeCell(code="1"),)) for name in ("py", "keeps")],
         ProbeOptions(scratch=tmp_path / "scratch"),
     )
-    found = sorted(
-        path.relative_to(tmp_path / "scratch") for path in (tmp_path / "scratch").rglob("history.sqlite")
-    )
+    found = sorted(path.relative_to(tmp_path / "scratch") for path in (tmp_path / "scratch").rglob("history.sqlite"))
     assert found == [Path("keeps/home/.ipython/profile_default/history.sqlite")]
 
 
@@ -294,9 +291,7 @@ def test_user_setup_is_sourced_with_python_ver(binds, launch, home):
     done = launch('echo "kernel $MINE"', python_ver="2", user_setup="~/notebooks/.user_setups")
     assert done.stdout == "kernel yes"
     assert "for Python 2" in done.tail
-    assert (
-        f"afpub: {home}/notebooks/.user_setups ended with code 1: the kernel starts all the same" in done.tail
-    )
+    assert f"afpub: {home}/notebooks/.user_setups ended with code 1: the kernel starts all the same" in done.tail
 
 
 def test_user_setup_that_exits_is_told(binds, launch, home):
@@ -338,9 +333,7 @@ def test_analysisbase_is_set_up_quietly_and_jupyter_left_as_it_was(binds, launch
 
 def test_python_of_the_release_gets_the_images_kernel(binds, published, tmp_path, home, alrb):
     """The image's python3 has ipykernel, that of the release has not, and wins."""
-    kernel = definition(
-        tmp_path, "py2", command=("python3", *IPYKERNEL[1:]), analysisbase="Good,1", python_ver="3"
-    )
+    kernel = definition(tmp_path, "py2", command=("python3", *IPYKERNEL[1:]), analysisbase="Good,1", python_ver="3")
     published.release("2026.11.1", kernel)
     cell = SmokeCell(code="import os, sys; print(sys.executable, os.environ.get('JUPYTER_CONFIG_DIR'))")
     (result,) = probe(
@@ -377,9 +370,7 @@ def test_asetup_that_fails_stops_the_kernel_with_its_output(binds, launch, alrb,
 
 def test_analysisbase_is_left_out_where_it_is_not_there_or_not_wanted_or_done(binds, launch, alrb, home):
     line = 'echo "kernel $AtlasProject"'
-    missing = launch(
-        line, analysisbase="Good,1", user_setup="~/setups", env={"ATLAS_LOCAL_ROOT_BASE": "/none"}
-    )
+    missing = launch(line, analysisbase="Good,1", user_setup="~/setups", env={"ATLAS_LOCAL_ROOT_BASE": "/none"})
     assert missing.stdout == "kernel "
     sentence = "afpub: /none is not on this machine: the kernel starts without Good,1"
     assert sentence in missing.tail.splitlines()

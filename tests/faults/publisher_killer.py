@@ -60,7 +60,10 @@ def kill_after(steps: int) -> None:
 def describe(repo: Repo) -> dict[str, object]:
     """What a client sees, and what the check says."""
     with repo.open() as reader:
-        tree = [[stored.path, str(stored.digest), b"".join(reader.read(stored)).hex()[:40] if stored.digest else ""] for stored in reader.walk()]
+        tree = [
+            [stored.path, str(stored.digest), b"".join(reader.read(stored)).hex()[:40] if stored.digest else ""]
+            for stored in reader.walk()
+        ]
         found = {"root": str(reader.root_hash), "revision": reader.revision, "tree": tree}
     key = (repo.keys / f"{repository.FQRN}.pub").read_bytes()
     report = check(repo.folder, public_key=key, now=later(2), all_tags=True)

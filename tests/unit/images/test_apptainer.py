@@ -33,9 +33,7 @@ def test_a_failure_says_which_section_failed_and_how(fatal, message):
     assert error.detail.splitlines()[:2] == ["+ false", "last words"]
 
 
-@pytest.mark.parametrize(
-    "words", ["No space left on device", "write: no space left on device", "Disk quota exceeded"]
-)
+@pytest.mark.parametrize("words", ["No space left on device", "write: no space left on device", "Disk quota exceeded"])
 def test_a_full_disk_is_called_so(words):
     error = build_failure("the image x", f"dpkg: {words}\nFATAL:   x", log=LOG)
     assert type(error) is DiskError

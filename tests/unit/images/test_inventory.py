@@ -59,11 +59,7 @@ def distribution(rootfs):
 
 
 def python(rootfs):
-    return [
-        (p.name, p.version, p.license, p.origin)
-        for p in read_inventory(rootfs).packages
-        if p.kind == "python"
-    ]
+    return [(p.name, p.version, p.license, p.origin) for p in read_inventory(rootfs).packages if p.kind == "python"]
 
 
 def test_debian_packages_are_those_that_are_installed(rootfs):
@@ -81,9 +77,7 @@ def test_packages_of_every_python_are_found(rootfs, distribution):
     distribution("usr/local/lib/python2.7/dist-packages", "scandir", "1.10.0", kind="egg-info")
     distribution("usr/lib/python3/dist-packages", "pip", "23.0.1")
     distribution("opt/venv/lib/python3.11/site-packages", "numpy", "1.0")
-    (rootfs / site / "old-1.egg-info").write_text(
-        METADATA.format(name="old", version="1", extra="License: X")
-    )
+    (rootfs / site / "old-1.egg-info").write_text(METADATA.format(name="old", version="1", extra="License: X"))
     assert python(rootfs) == [
         ("numpy", "1.0", "MIT", "/opt/venv/lib/python3.11/site-packages"),
         ("numpy", "2.4.6", "MIT", f"/{site}"),

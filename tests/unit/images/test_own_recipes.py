@@ -61,8 +61,6 @@ def test_images_on_top_of_another_keep_its_versions(variant):
     assert below.items() <= pins(IMAGES / f"python3-ml/requirements-{variant}.lock").items()
 
 
-@pytest.mark.parametrize(
-    "file", sorted(IMAGES.glob("*/*")), ids=lambda file: f"{file.parent.name}/{file.name}"
-)
+@pytest.mark.parametrize("file", sorted(IMAGES.glob("*/*")), ids=lambda file: f"{file.parent.name}/{file.name}")
 def test_no_file_names_a_host(file):
     assert not re.search(r"(https?|ftp|file)://", file.read_text())

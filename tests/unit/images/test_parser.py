@@ -96,9 +96,7 @@ def test_arguments_are_those_that_apptainer_fills_in():
 
 
 def test_stages_begin_at_bootstrap_in_any_spelling():
-    text = (
-        "Bootstrap: scratch\nStage: one\n%post\n    true\nbootstrap: localimage\nFrom: /x\n%test\n    true\n"
-    )
+    text = "Bootstrap: scratch\nStage: one\n%post\n    true\nbootstrap: localimage\nFrom: /x\n%test\n    true\n"
     definition = parse(text)
     assert [stage.header("bootstrap") for stage in definition.stages] == ["scratch", "localimage"]
     assert definition.stages[0].header("stage") == "one"

@@ -22,9 +22,7 @@ def test_only_what_apptainer_sees_is_an_argument(text, found):
 
 
 def test_values_may_name_other_arguments():
-    assert (
-        fill("{{ URL }}/x", {"URL": "http://{{ HOST }}/{{ GONE }}", "HOST": "h"}) == "http://h/{{ GONE }}/x"
-    )
+    assert fill("{{ URL }}/x", {"URL": "http://{{ HOST }}/{{ GONE }}", "HOST": "h"}) == "http://h/{{ GONE }}/x"
 
 
 def test_an_argument_without_value_is_refused():

@@ -14,9 +14,7 @@ def tree(**files):
     entries = [Entry(path=path, kind=Kind.DIRECTORY, mode=0o755) for path in folders]
     for path, count in files.items():
         prefix = "" if path == "_" else path.replace("__", "/") + "/"
-        entries += [
-            Entry(path=f"{prefix}f{n}", kind=Kind.FILE, mode=0o644, content=b"") for n in range(count)
-        ]
+        entries += [Entry(path=f"{prefix}f{n}", kind=Kind.FILE, mode=0o644, content=b"") for n in range(count)]
     return pre_order(entries)
 
 

@@ -17,9 +17,7 @@ def run(*entries, unreadable="repair"):
 
 
 def test_ordinary_entries_are_kept_but_belong_to_root():
-    tree, report = run(
-        entry("a", uid=1000, gid=5, mtime_s=-3, mtime_ns=7, xattrs=(("user.x", b"1"),), link_group=4)
-    )
+    tree, report = run(entry("a", uid=1000, gid=5, mtime_s=-3, mtime_ns=7, xattrs=(("user.x", b"1"),), link_group=4))
     assert tree["a"] == entry("a", mtime_s=-3, mtime_ns=7)
     assert report.findings == ()
 
@@ -35,9 +33,7 @@ def test_special_files_are_left_out_and_listed():
 
 
 def test_set_id_bits_are_stripped_and_listed():
-    tree, report = run(
-        entry("su", mode=0o4755), entry("mail", mode=0o2755), entry("d", Kind.DIRECTORY, 0o2755)
-    )
+    tree, report = run(entry("su", mode=0o4755), entry("mail", mode=0o2755), entry("d", Kind.DIRECTORY, 0o2755))
     assert [tree[name].mode for name in ("su", "mail", "d")] == [0o755, 0o755, 0o755]
     assert [finding.message for finding in report.findings] == [
         "set-id bits were removed from mode 4755",
@@ -51,9 +47,7 @@ def test_sticky_bit_stays():
 
 
 def test_unreadable_entries_are_repaired_and_listed():
-    tree, report = run(
-        entry("shadow", mode=0o640), entry("run", mode=0o700), entry("priv", Kind.DIRECTORY, 0o700)
-    )
+    tree, report = run(entry("shadow", mode=0o640), entry("run", mode=0o700), entry("priv", Kind.DIRECTORY, 0o700))
     assert [tree[name].mode for name in ("shadow", "run", "priv")] == [0o644, 0o755, 0o755]
     assert report.findings[0].message == "others cannot read it (mode 0640); published as 0644"
     assert report.ok
