@@ -184,6 +184,30 @@ def wait_for_url(log: Path) -> str:
     raise AssertionError(log.read_text())
 
 
+@pytest.fixture
+def small_disk(tmp_path, require_root):
+    """A file system of three megabytes."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if not tools.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", folder], check=False).ok:
+        pytest.skip("this machine does not let root mount a tmpfs")
+    yield folder
+    tools.run(["umount", folder])
+
+
+def test_a_full_disk_leaves_the_repository_as_it_was(afpub, package, small_disk):
+    repo = ("--repo", small_disk / "repository")
+    afpub("repo", "create", FQRN, "--at", small_disk / "repository", "--keys", "keys")
+    (package / "big").write_bytes(os.urandom(5_000_000))
+    done = afpub("repo", "publish", package, "/sw/tool/1.0", *repo, "--keys", "keys", code=11)
+    assert "No space left on device" in done.tail
+    assert "Traceback" not in done.tail
+    assert "no problems found" in afpub("repo", "fsck", *repo).stdout
+    (package / "big").unlink()
+    done = afpub("repo", "publish", package, "/sw/tool/1.0", *repo, "--keys", "keys", "--json")
+    assert document(done)["revision"] == 2
+
+
 def test_wrong_use(afpub):
     assert afpub("no-such-command", code=2)
     assert "afpub" in afpub("--version").stdout
