@@ -117,7 +117,7 @@ class Catalog:
     def _query(self, statement: str, values: tuple[object, ...] = ()) -> list[RawRow]:
         try:
             return self._database.execute(statement, values).fetchall()
-        except sqlite3.Error as exc:
+        except sqlite.DAMAGE as exc:
             raise FormatError(f"{self.where} is a damaged database ({exc})") from None
 
     @property

@@ -125,7 +125,7 @@ def parse_history(data: bytes) -> History:
             branches = database.execute(
                 "SELECT branch, parent, initial_revision FROM branches ORDER BY rowid"
             ).fetchall()
-        except (sqlite3.Error, ValueError) as exc:
+        except (*sqlite.DAMAGE, ValueError) as exc:
             raise FormatError(f"{_WHERE} is damaged ({exc})") from None
     return History(
         fqrn=names.get("fqrn", ""),

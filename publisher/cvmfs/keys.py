@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa, utils
 from cryptography.x509.oid import NameOID
@@ -153,7 +153,7 @@ def load_private_key(path: Path) -> rsa.RSAPrivateKey:
     data = read_key_file(path)
     try:
         key = serialization.load_pem_private_key(data, password=None)
-    except (ValueError, TypeError) as exc:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
         raise TrustError(f"{path} holds no private key that can be read without a password") from exc
     if not isinstance(key, rsa.RSAPrivateKey):
         raise TrustError(f"{path} holds no RSA key")
@@ -168,7 +168,7 @@ def load_public_key(pem: bytes, *, where: str) -> rsa.RSAPublicKey:
     """
     try:
         key = serialization.load_pem_public_key(pem)
-    except ValueError as exc:
+    except (ValueError, UnsupportedAlgorithm) as exc:
         raise TrustError(f"{where} holds no public key") from exc
     if not isinstance(key, rsa.RSAPublicKey):
         raise TrustError(f"{where} holds no RSA key")
@@ -184,7 +184,7 @@ def load_certificate(pem: bytes, *, where: str) -> x509.Certificate:
     try:
         certificate = x509.load_pem_x509_certificate(pem)
         key = certificate.public_key()
-    except ValueError as exc:
+    except (ValueError, UnsupportedAlgorithm) as exc:
         raise TrustError(f"{where} holds no certificate") from exc
     if not isinstance(key, rsa.RSAPublicKey):
         raise TrustError(f"{where} is not the certificate of an RSA key")
@@ -210,7 +210,7 @@ def verify_manifest_hash(certificate: x509.Certificate, text: str, signature: by
     assert isinstance(key, rsa.RSAPublicKey)
     try:
         key.verify(signature, text.encode(), padding.PKCS1v15(), hashes.SHA1())  # noqa: S303 - the format
-    except InvalidSignature:
+    except (InvalidSignature, ValueError):
         return False
     return True
 
@@ -227,5 +227,5 @@ def verify_whitelist_hash(key: rsa.RSAPublicKey, text: str, signature: bytes) ->
     """True when the master key made the signature."""
     try:
         return key.recover_data_from_signature(signature, padding.PKCS1v15(), None) == text.encode()
-    except InvalidSignature:
+    except (InvalidSignature, ValueError):
         return False

@@ -78,7 +78,7 @@ def parse_reflog(data: bytes) -> Reflog:
     with closing(sqlite.open_bytes(data, tables=frozenset({"properties", "refs"}), where=_WHERE)) as database:
         try:
             rows = database.execute("SELECT hash, type, timestamp FROM refs ORDER BY rowid").fetchall()
-        except sqlite3.Error as exc:
+        except sqlite.DAMAGE as exc:
             raise FormatError(f"{_WHERE} is damaged ({exc})") from None
         names = sqlite.properties(database, where=_WHERE)
     return Reflog(fqrn=names.get("fqrn", ""), refs=tuple(_ref(row) for row in rows))

@@ -237,10 +237,12 @@ def name_fault(name: str) -> str:
 
 def row_fault(row: Row) -> str:
     """Why a row cannot be read; empty when it can."""
-    if stat.S_IFMT(row.mode) not in _KIND_OF_FORMAT:
+    if not 0 <= row.mode < 1 << 32 or stat.S_IFMT(row.mode) not in _KIND_OF_FORMAT:
         return f"the mode {row.mode:o} is of no known type"
     if row.size < 0:
         return f"the size {row.size} is negative"
+    if not (0 <= row.uid < 1 << 32 and 0 <= row.gid < 1 << 32):
+        return f"the owner {row.uid}:{row.gid} is out of range"
     if row.digest is not None and len(row.digest) != DIGEST_BYTES:
         return f"the digest has {len(row.digest)} bytes"
     if "\0" in row.target:

@@ -10,6 +10,8 @@ from publisher.errors import FormatError
 
 _MAGIC = b"SQLite format 3\0"
 _PAGE_BYTES = 1024
+DAMAGE = (sqlite3.Error, UnicodeDecodeError, MemoryError)
+"""What reading a damaged database raises: its messages may quote damaged text, and its sizes be without end."""
 
 
 def build(statements: Iterable[str], fill: Callable[[sqlite3.Connection], None]) -> bytes:
@@ -41,11 +43,11 @@ def open_bytes(data: bytes, *, tables: frozenset[str], where: str) -> sqlite3.Co
         for pragma in ("query_only=ON", "trusted_schema=OFF", "cell_size_check=ON"):
             database.execute(f"PRAGMA {pragma}")
         found = {
-            bytes(name).decode("utf-8", "replace")
+            name.decode("utf-8", "replace")
             for name, kind in database.execute("SELECT name, type FROM sqlite_master")
-            if kind == b"table"
+            if kind == b"table" and isinstance(name, bytes)
         }
-    except sqlite3.Error as exc:
+    except DAMAGE as exc:
         database.close()
         raise FormatError(f"{where} is a damaged SQLite database ({exc})") from None
     missing = sorted(tables - found)
@@ -63,7 +65,7 @@ def properties(database: sqlite3.Connection, *, where: str) -> dict[str, str]:
     """
     try:
         rows = database.execute("SELECT key, CAST(value AS TEXT) FROM properties").fetchall()
-    except sqlite3.Error as exc:
+    except DAMAGE as exc:
         raise FormatError(f"{where} is a damaged SQLite database ({exc})") from None
     return {as_text(key, where=where): as_text(value, where=where) for key, value in rows}
 

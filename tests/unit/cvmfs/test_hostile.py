@@ -7,6 +7,7 @@ import os
 import sqlite3
 import zlib
 from contextlib import closing
+from functools import partial
 
 import cvmfs_repository as repository
 import cvmfs_vectors as vectors
@@ -19,10 +20,13 @@ from publisher.cvmfs.catalog import Catalog
 from publisher.cvmfs.check import check
 from publisher.cvmfs.digest import ObjectKind
 from publisher.cvmfs.history import parse_history
+from publisher.cvmfs.keys import load_certificate, load_public_key
+from publisher.cvmfs.manifest import parse_manifest
 from publisher.cvmfs.pathhash import path_hash
 from publisher.cvmfs.reader import open_repository
 from publisher.cvmfs.reflog import parse_reflog
 from publisher.cvmfs.source import WebSource, _SameSchemes
+from publisher.cvmfs.whitelist import parse_whitelist
 from publisher.errors import AfpubError, FormatError, RepositoryError, UsageError
 
 
@@ -124,6 +128,34 @@ def test_cut_databases_are_refused_or_read(good, size):
     for parse in (read_all, parse_history, parse_reflog):
         with contextlib.suppress(FormatError):
             parse(cut)
+
+
+_SIGNED = "sha1.afpub.example"
+_KEYS = vectors.VECTORS / _SIGNED / "keys"
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """The files of a real repository that are parsed before anything is trusted, with what parses them."""
+    repo = vectors.extract(_SIGNED, tmp_path_factory.mktemp("signed"))
+    return (
+        (parse_manifest, (repo / ".cvmfspublished").read_bytes()),
+        (parse_whitelist, (repo / ".cvmfswhitelist").read_bytes()),
+        (parse_reflog, (repo / ".cvmfsreflog").read_bytes()),
+        (partial(load_public_key, where="pub"), (_KEYS / f"{_SIGNED}.pub").read_bytes()),
+        (partial(load_certificate, where="crt"), (_KEYS / f"{_SIGNED}.crt").read_bytes()),
+    )
+
+
+@given(flips=st.lists(st.tuples(st.integers(0, 2**20), st.integers(1, 255)), min_size=1, max_size=4))
+@settings(max_examples=200, deadline=None)
+def test_any_flipped_bytes_of_what_is_signed_are_read_or_refused(published, flips):
+    for parse, data in published:
+        damaged = bytearray(data)
+        for at, value in flips:
+            damaged[at % len(data)] ^= value
+        with contextlib.suppress(AfpubError):
+            parse(bytes(damaged))
 
 
 def test_write_ahead_databases_are_refused(good):
