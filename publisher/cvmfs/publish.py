@@ -22,7 +22,9 @@ from publisher.cvmfs.history import History, Tag
 from publisher.cvmfs.keys import KeyFiles
 from publisher.cvmfs.limits import Limits, check_catalog_sizes, check_file_sizes, count_by_catalog, refuse
 from publisher.cvmfs.lock import exclusive
+from publisher.cvmfs.manifest import MANIFEST_NAME
 from publisher.cvmfs.reader import Reader, open_repository
+from publisher.cvmfs.reflog import REFLOG_NAME
 from publisher.cvmfs.rows import MARKER, Content
 from publisher.cvmfs.settings import SIDE_FOLDER, Settings, read_settings
 from publisher.cvmfs.signing import Signer, check_may_sign, load_signer
@@ -114,6 +116,7 @@ def session(folder: Path, *, keys_folder: Path, now: datetime, wait_s: float = 0
         index = stack.enter_context(ContentIndex(side / "contents.sqlite"))
         store = ObjectStore(folder, algorithm=settings.algorithm, index=index)
         store.sweep()
+        _sweep_unfinished(folder)
         try:
             yield Session(
                 folder=folder,
@@ -125,6 +128,14 @@ def session(folder: Path, *, keys_folder: Path, now: datetime, wait_s: float = 0
             )
         finally:
             store.sweep()
+
+
+def _sweep_unfinished(folder: Path) -> None:
+    """Removes manifests and reflogs that a killed publisher did not put in place."""
+    for name in (MANIFEST_NAME, REFLOG_NAME):
+        for path in folder.glob(f"{name}.new-*"):
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def publish(  # noqa: PLR0913 - one call with everything a revision is made of

@@ -21,6 +21,7 @@ _KIND_OF_FORMAT = {bits: kind for kind, bits in FORMAT_OF_KIND.items()}
 _ALGORITHM_SHIFT = 8
 _COMPRESSION_SHIFT = 11
 _THREE_BITS = 7
+_LIMIT_32 = 1 << 32
 DIRECTORY_SIZE = 4096
 """What a directory's size says; any value is legal, a constant keeps catalogs the same on every disk."""
 
@@ -237,19 +238,19 @@ def name_fault(name: str) -> str:
 
 def row_fault(row: Row) -> str:
     """Why a row cannot be read; empty when it can."""
-    if not 0 <= row.mode < 1 << 32 or stat.S_IFMT(row.mode) not in _KIND_OF_FORMAT:
+    if not 0 <= row.mode < _LIMIT_32 or stat.S_IFMT(row.mode) not in _KIND_OF_FORMAT:
         return f"the mode {row.mode:o} is of no known type"
-    if row.size < 0:
-        return f"the size {row.size} is negative"
-    if not (0 <= row.uid < 1 << 32 and 0 <= row.gid < 1 << 32):
-        return f"the owner {row.uid}:{row.gid} is out of range"
-    if row.digest is not None and len(row.digest) != DIGEST_BYTES:
-        return f"the digest has {len(row.digest)} bytes"
-    if "\0" in row.target:
-        return "the link's target holds a zero byte"
-    if row.mtimens is not None and not 0 <= row.mtimens < 1_000_000_000:
-        return f"the nanoseconds are {row.mtimens}"
-    return _kind_fault(row)
+    faults = (
+        (row.size < 0, f"the size {row.size} is negative"),
+        (not (0 <= row.uid < _LIMIT_32 and 0 <= row.gid < _LIMIT_32), f"the owner is {row.uid}:{row.gid}"),
+        (
+            row.digest is not None and len(row.digest) != DIGEST_BYTES,
+            f"the digest has {len(row.digest or b'')} bytes",
+        ),
+        ("\0" in row.target, "the link's target holds a zero byte"),
+        (not 0 <= (row.mtimens or 0) < 1_000_000_000, f"the nanoseconds are {row.mtimens}"),
+    )
+    return next((text for wrong, text in faults if wrong), "") or _kind_fault(row)
 
 
 def _kind_fault(row: Row) -> str:

@@ -88,6 +88,7 @@ def main(folder: Path) -> None:
         again = change(copy, "killed")
         end = describe(copy)
         left = [str(path) for path in (copy.folder / "data" / "txn").iterdir()]
+        left += [str(path) for path in copy.folder.glob(".*.new-*")]
         line = {"steps": steps, "killed": killed, "after": after, "changed": again.changed, "end": end, "left": left}
         print(json.dumps(line), flush=True)  # noqa: T201 - the answer of this program
         shutil.rmtree(copy.folder)
