@@ -1,0 +1,113 @@
+"""What a notebook user sees: the cards of the published kernels, and notebooks that compute.
+
+The tree to be looked at is the one that AFPUB_TEST_JUPYTER_PATH names.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from compat.lab import open_lab
+
+from publisher import tools
+
+pytestmark = [pytest.mark.images, pytest.mark.browser]
+
+DISPLAY_NAMES = {
+    "pyroot2": "PyROOT (Python 2.7, AnalysisBase)",
+    "pyroot3": "PyROOT (Python 3)",
+    "python3-ml": "Python 3 ML",
+    "python3-ml-usersite": "Python 3 ML (with my own packages)",
+    "rootcpp": "ROOT C++",
+}
+KERAS = """
+import keras, numpy
+keras.utils.set_random_seed(2)
+x = numpy.linspace(-1, 1, 128).reshape(-1, 1)
+model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(16, "relu"), keras.layers.Dense(1)])
+model.compile(optimizer=keras.optimizers.Adam(0.02), loss="mse")
+loss = model.fit(x, x ** 2, epochs=30, verbose=0).history["loss"]
+print("loss fell:", loss[-1] < loss[0] / 4)
+"""
+HISTOGRAM = """
+import ROOT
+h = ROOT.TH1F("h", "A Gaussian;x;entries", 50, -4, 4)
+h.FillRandom("gaus", 5000)
+canvas = ROOT.TCanvas("c", "c", 600, 400)
+h.Draw()
+canvas.Draw()
+print("entries", int(h.GetEntries()))
+"""
+
+
+@pytest.fixture(scope="module")
+def published_jupyter_path() -> Path:
+    """The folder that a site would put into JUPYTER_PATH."""
+    given = os.environ.get("AFPUB_TEST_JUPYTER_PATH")
+    if not given:
+        pytest.skip("AFPUB_TEST_JUPYTER_PATH does not name a published share/jupyter folder")
+    return Path(given)
+
+
+@pytest.fixture(scope="module")
+def lab(published_jupyter_path, tmp_path_factory):
+    if tools.which("chromium") is None:
+        pytest.skip("the program chromium is not installed")
+    with open_lab(published_jupyter_path, tmp_path_factory.mktemp("lab")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def screenshot(lab, request):
+    """Keeps a picture of the page under a name, for people to look at."""
+    return lambda name: lab.screenshot(request.config.rootpath / "build/test-artifacts" / f"{name}.png")
+
+
+def test_launcher_shows_every_kernel_with_its_logo(lab, screenshot):
+    cards = {card.label: card.logo_width for card in lab.cards()}
+    screenshot("launcher")
+    assert set(cards) == set(DISPLAY_NAMES.values())
+    assert all(width > 0 for width in cards.values()), cards
+
+
+def test_rootcpp_fills_a_histogram(lab, screenshot):
+    notebook = lab.open_notebook(DISPLAY_NAMES["rootcpp"])
+    output = notebook.run_cell('TH1F h("h", "h", 10, 0, 1); h.Fill(.25); h.Fill(.5); h.GetEntries()')
+    screenshot("rootcpp")
+    assert output.text.strip() == "(double) 2.0000000"
+    assert not output.error
+
+
+def test_pyroot3_draws_a_histogram(lab, screenshot):
+    notebook = lab.open_notebook(DISPLAY_NAMES["pyroot3"])
+    output = notebook.run_cell(HISTOGRAM)
+    screenshot("pyroot3")
+    assert "entries 5000" in output.text
+    assert output.images == 1
+
+
+def test_python3_ml_trains_a_network(lab, screenshot):
+    notebook = lab.open_notebook(DISPLAY_NAMES["python3-ml"])
+    output = notebook.run_cell(KERAS, timeout_s=240)
+    screenshot("python3-ml")
+    assert "loss fell: True" in output.text
+
+
+def test_pyroot2_is_python_27(lab, screenshot):
+    notebook = lab.open_notebook(DISPLAY_NAMES["pyroot2"])
+    output = notebook.run_cell("import sys; sys.version_info[:2] == (2, 7), 7 / 2")
+    screenshot("pyroot2")
+    assert output.text.strip() == "(True, 3)"
+
+
+def test_python3_ml_usersite_sees_the_users_own_packages(lab, screenshot):
+    own = lab.log.parent / "home/.local/lib/python3.11/site-packages"
+    own.mkdir(parents=True)
+    (own / "my_own_package.py").write_text("answer = 42\n")
+    code = "import importlib.util; importlib.util.find_spec('my_own_package') is not None"
+    seen = lab.open_notebook(DISPLAY_NAMES["python3-ml-usersite"]).run_cell(code)
+    screenshot("python3-ml-usersite")
+    assert seen.text.strip() == "True"
+    assert lab.open_notebook(DISPLAY_NAMES["python3-ml"]).run_cell(code).text.strip() == "False"
