@@ -226,6 +226,6 @@ def sign_whitelist_hash(key: rsa.RSAPrivateKey, text: str) -> bytes:
 def verify_whitelist_hash(key: rsa.RSAPublicKey, text: str, signature: bytes) -> bool:
     """True when the master key made the signature."""
     try:
-        return key.recover_data_from_signature(signature, padding.PKCS1v15(), None) == text.encode()
+        return key.recover_data_from_signature(signature, padding.PKCS1v15(), utils.NoDigestInfo()) == text.encode()
     except (InvalidSignature, ValueError):
         return False
