@@ -265,6 +265,15 @@ def test_tmpdir_and_credentials_outside_home_are_bound(binds, launch, request, t
     assert done.stdout == "secret writable", done.tail
 
 
+def test_folder_that_the_runtime_cannot_bind_is_told(binds, launch, request):
+    folder = request.config.rootpath / "build/test-a,b"
+    folder.mkdir(parents=True, exist_ok=True)
+    done = launch("echo kernel", env={"BEARER_TOKEN_FILE": str(folder / "token")})
+    folder.rmdir()
+    assert done.stdout == "kernel"
+    assert f"afpub: {folder} is not seen by the kernel: it has ':' or ',' in its name" in done.tail
+
+
 def test_own_packages_are_seen_by_the_usersite_twin_only(binds, published, tmp_path):
     published.release("2026.11.1", definition(tmp_path, "py"), definition(tmp_path, "twin", user_site=True))
     own = f".local/lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
