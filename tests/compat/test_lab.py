@@ -1,12 +1,7 @@
-"""What a notebook user sees: the cards of the published kernels, and notebooks that compute.
-
-The tree to be looked at is the one that AFPUB_TEST_JUPYTER_PATH names.
-"""
+"""What a notebook user sees: the cards of the published kernels, and notebooks that compute."""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 
 import pytest
 from compat.lab import open_lab
@@ -40,15 +35,6 @@ h.Draw()
 canvas.Draw()
 print("entries", int(h.GetEntries()))
 """
-
-
-@pytest.fixture(scope="module")
-def published_jupyter_path() -> Path:
-    """The folder that a site would put into JUPYTER_PATH."""
-    given = os.environ.get("AFPUB_TEST_JUPYTER_PATH")
-    if not given:
-        pytest.skip("AFPUB_TEST_JUPYTER_PATH does not name a published share/jupyter folder")
-    return Path(given)
 
 
 @pytest.fixture(scope="module")
