@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import pytest
 from compat.lab import open_lab
 
