@@ -24,6 +24,7 @@ from publisher.names import Fqrn, RepoPath, TagName
 from publisher.project.settings import CatalogBounds
 from publisher.staging.catalogs import check_split, split
 from publisher.staging.normalize import Policy, normalize
+from publisher.staging.secrets import check_secrets
 from publisher.tree import FORMAT_OF_KIND, FolderTree, Graft, Kind
 
 Repo = Annotated[str, typer.Option("--repo", help="Folder or address of the repository; default: the project's.")]
@@ -97,7 +98,8 @@ def _publish(app: typer.Typer) -> None:
         tree = normalize(FolderTree(folder=folder), where=f"{folder}", policy=Policy())
         bounds = CatalogBounds()
         catalogs = split(tree.entries, min_entries=bounds.min_entries, max_entries=bounds.max_entries)
-        report = tree.report + check_split(tree.entries, catalogs, where=f"{folder}", max_entries=bounds.max_entries)
+        report = tree.report + check_secrets(tree.entries, where=f"{folder}")
+        report += check_split(tree.entries, catalogs, where=f"{folder}", max_entries=bounds.max_entries)
         session.screen.report(report)
         session.conclude(report, "nothing was published")
         changeset = Changeset(

@@ -17,12 +17,13 @@ from publisher.records.release import Change, FileDigest, ImageRecord, KernelRec
 from publisher.release.build import Obtained
 from publisher.release.layout import JUPYTER, channel_target, folder_entry, image_path, release_folder
 from publisher.release.plan import Action, ImagePlan, ReleasePlan
-from publisher.report import Finding, Report, Severity, collect, error, note
+from publisher.report import Finding, Report, Severity, collect, error, note, warning
 from publisher.staging.bytecode import check_bytecode
 from publisher.staging.catalogs import check_split, split
 from publisher.staging.digest import tree_digest
 from publisher.staging.links import check_links
 from publisher.staging.normalize import Policy, normalize
+from publisher.staging.secrets import check_secrets
 from publisher.tree import Entry, FolderTree, Graft, Kind, pre_order
 from publisher.validation.kernelspecs import check_kernelspecs
 
@@ -84,6 +85,8 @@ def stage_image(plan: ImagePlan, built: BuiltImage, settings: Settings) -> Stage
         + tree.report
         + check_links(tree.entries, where=where, strict=False)
         + check_bytecode(tree.entries, where=where)
+        + check_secrets(tree.entries, where=where)
+        + collect(_metadata(tree.entries, where))
         + check_split(tree.entries, catalogs, where=where, max_entries=bounds.max_entries)
     )
     record = _record(plan, built, tree.entries, opened + tree.report)
@@ -110,6 +113,11 @@ def _opened(built: BuiltImage, where: str, settings: Settings) -> Iterator[Findi
             )
         else:
             yield note("unreadable", f"{where}:/{repair.path}", f"{message}; it was opened")
+
+
+def _metadata(entries: Sequence[Entry], where: str) -> Iterator[Finding]:
+    if not any(entry.path == ".singularity.d" for entry in entries):
+        yield warning("no-metadata", where, "there is no .singularity.d: the environment of the recipe is lost")
 
 
 def _record(plan: ImagePlan, built: BuiltImage, entries: Sequence[Entry], changes: Report) -> ImageRecord:

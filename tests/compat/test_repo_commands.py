@@ -83,6 +83,14 @@ def test_what_was_left_out_is_said(afpub, package):
     assert "a fifo device or pipe was left out" in done.tail
 
 
+def test_secrets_are_not_published(afpub, package):
+    (package / ".netrc").write_text("machine x login y password z\n")
+    done = afpub("repo", "publish", package, "/sw/tool/1.0", "--repo", "repository", code=1)
+    assert "/.netrc: holds a file for passwords" in done.tail
+    assert "nothing was published: 1 problem, shown above" in done.tail
+    assert document(afpub("repo", "tag", "--repo", "repository", "--json"))["tags"][0]["revision"] == 1
+
+
 def test_publishing_again_makes_no_revision(published, package):
     done = document(published("repo", "publish", package, "/sw/tool/1.0", "--repo", "repository", "--json"))
     assert (done["new"], done["revision"]) == (False, 2)
