@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from publisher.backends.base import Backend, Published, Revision
+from publisher.backends.base import Backend, Changeset, Published, Revision
+from publisher.cvmfs.lock import exclusive
 from publisher.errors import CheckFailedError
 from publisher.kernels.probe import ProbeResult
 from publisher.names import ChannelName
@@ -20,7 +21,7 @@ from publisher.release.journal import Clock, Journal
 from publisher.release.layout import release_folder
 from publisher.release.plan import ReleasePlan, make_plan
 from publisher.release.publish import make_changeset, make_record
-from publisher.release.stage import check_staged, lay_out, stage_images
+from publisher.release.stage import StagedImage, check_staged, lay_out, stage_images
 from publisher.release.start import start_kernels
 from publisher.release.state import PublishedState, read_state
 from publisher.release.verify import folder_view, verify_record
@@ -47,6 +48,8 @@ class Bench:
     backend: Backend
     progress: Progress
     now: dt.datetime
+    wait_s: float = 0.0
+    """How long to wait for another release or publisher."""
     on_report: Callable[[Report], None]
     """Shown at once: a report that stops the release comes before the error."""
 
@@ -75,6 +78,29 @@ def read_published(bench: Bench) -> PublishedState:
     return read_state(bench.backend.read, fqrn=settings.fqrn, prefix=settings.prefix)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Run:
+    """One release on its way."""
+
+    bench: Bench
+    channel: ChannelName
+    base: Revision
+    state: PublishedState
+    plan: ReleasePlan
+    journal: Journal
+    clock: Clock
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Prepared:
+    """A release that has passed every check and is not published yet."""
+
+    changeset: Changeset
+    record: ReleaseRecord
+    staged: tuple[StagedImage, ...]
+    probes: tuple[ProbeResult, ...]
+
+
 def release(bench: Bench, manifest: ReleaseManifest, options: Options) -> Outcome:
     """Plans, builds, stages, validates, publishes and verifies a release.
 
@@ -83,75 +109,101 @@ def release(bench: Bench, manifest: ReleaseManifest, options: Options) -> Outcom
 
     Raises:
         AfpubError: a step cannot go on; before the step that publishes, nothing has been published.
+        BusyError: another release of this project is being made, or another publisher is at work.
         CheckFailedError: a check said no; its report has been handed to ``bench.on_report``.
     """
-    clock = Clock(bench.progress)
-    settings = bench.project.settings
-    channel = options.channel or manifest.channel
+    work = bench.project.settings.work
+    work.mkdir(parents=True, exist_ok=True)
+    with exclusive(work / "release.lock", what=f"the work folder {work}", wait_s=bench.wait_s):
+        run = _plan(bench, manifest, options)
+        if run.plan.published:
+            return _settle(run, options)
+        prepared = _prepare(run)
+        if options.dry_run:
+            return _outcome(run, prepared)
+        return _publish(run, prepared)
+
+
+def _plan(bench: Bench, manifest: ReleaseManifest, options: Options) -> _Run:
     base = bench.backend.head()
     state = read_published(bench)
     plan = make_plan(bench.project, manifest, state.index)
-    journal = Journal(settings.work, plan)
-    if plan.published:
-        outcome = Outcome(plan=plan, channel=channel, revision=base)
-        if options.dry_run or journal.verified():
-            return outcome
-        record = state.record(manifest.version)
-        after, copy = _verify(bench, plan, record, record.images, clock)
-        journal.note_verified(base)
-        return replace(outcome, record=record, probes=after, copy=copy, seconds=clock.seconds())
+    return _Run(
+        bench=bench,
+        channel=options.channel or manifest.channel,
+        base=base,
+        state=state,
+        plan=plan,
+        journal=Journal(bench.project.settings.work, plan),
+        clock=Clock(bench.progress),
+    )
 
+
+def _settle(run: _Run, options: Options) -> Outcome:
+    """Verifies a published release where that has not been done."""
+    outcome = Outcome(plan=run.plan, channel=run.channel, revision=run.base)
+    if options.dry_run or run.journal.verified():
+        return outcome
+    record = run.state.record(run.plan.manifest.version)
+    after, copy = _verify(run, record, record.images)
+    run.journal.note_verified(run.base)
+    return replace(outcome, record=record, probes=after, copy=copy, seconds=run.clock.seconds())
+
+
+def _prepare(run: _Run) -> _Prepared:
+    """Builds, stages and validates; nothing is published."""
+    bench, plan, clock, settings = run.bench, run.plan, run.clock, run.bench.project.settings
     clock.step(f"building {len(plan.images)} images")
     images = obtain_images(plan, settings, bench.backend, bench.progress)
 
     clock.step("staging: normalizing trees, splitting catalogs")
     staged = stage_images(plan, images, settings, bench.progress)
     stage = lay_out(plan, images, settings.work / "stage")
-    record = make_record(plan, staged, state, channel=channel, now=bench.now)
-    changeset = make_changeset(plan, staged, record, base=base, now=bench.now)
-    journal.note_staged(record)
+    record = make_record(plan, staged, run.state, channel=run.channel, now=bench.now)
+    changeset = make_changeset(plan, staged, record, base=run.base, now=bench.now)
+    run.journal.note_staged(record)
 
     clock.step("validating: starting every kernel from the staged tree")
     _insist(bench, check_staged(plan, staged, stage) + bench.backend.preflight(changeset), _NOTHING)
-    before = start_kernels(plan.kernels, release_folder(stage, record.version), settings.work, bench.progress)
-    _insist(bench, before.report, _NOTHING)
-    outcome = Outcome(
-        plan=plan,
-        channel=channel,
-        revision=base,
-        record=record,
-        probes=before.results,
-        seconds=clock.seconds(),
-    )
-    if options.dry_run:
-        return outcome
+    started = start_kernels(plan.kernels, release_folder(stage, record.version), settings.work, bench.progress)
+    _insist(bench, started.report, _NOTHING)
+    return _Prepared(changeset=changeset, record=record, staged=staged, probes=started.results)
 
-    clock.step("publishing one revision")
-    published = bench.backend.publish(
-        changeset, progress=lambda done, total: bench.progress.advance(done, total, "bytes")
-    )
-    journal.note_published(published)
 
-    new = tuple(image.record for image in staged)
-    after, copy = _verify(bench, plan, record, new, clock)
-    journal.note_verified(published.revision)
+def _publish(run: _Run, prepared: _Prepared) -> Outcome:
+    """Makes the revision and verifies it."""
+    run.clock.step("publishing one revision")
+    published = run.bench.backend.publish(
+        prepared.changeset, progress=lambda done, total: run.bench.progress.advance(done, total, "bytes")
+    )
+    run.journal.note_published(published)
+    after, copy = _verify(run, prepared.record, tuple(image.record for image in prepared.staged))
+    run.journal.note_verified(published.revision)
     return replace(
-        outcome,
+        _outcome(run, prepared),
         revision=published.revision,
         published=published,
-        probes=(*before.results, *after),
+        probes=(*prepared.probes, *after),
         copy=copy,
-        seconds=clock.seconds(),
     )
 
 
-def _verify(
-    bench: Bench, plan: ReleasePlan, record: ReleaseRecord, images: tuple[ImageRecord, ...], clock: Clock
-) -> tuple[tuple[ProbeResult, ...], Path]:
+def _outcome(run: _Run, prepared: _Prepared) -> Outcome:
+    return Outcome(
+        plan=run.plan,
+        channel=run.channel,
+        revision=run.base,
+        record=prepared.record,
+        probes=prepared.probes,
+        seconds=run.clock.seconds(),
+    )
+
+
+def _verify(run: _Run, record: ReleaseRecord, images: tuple[ImageRecord, ...]) -> tuple[tuple[ProbeResult, ...], Path]:
     """Reads back what a client would read, and starts every kernel from it."""
-    work = bench.project.settings.work
+    bench, plan, work = run.bench, run.plan, run.bench.project.settings.work
     published = f"{record.version} is published, but"
-    clock.step("verifying: reading everything back, starting every kernel from what was published")
+    run.clock.step("verifying: reading everything back, starting every kernel from what was published")
     copy = bench.backend.export(record.prefix, work / "published", bench.progress)
     report = verify_record(folder_view(copy, record.prefix), record, images=images)
     _insist(bench, report, f"{published} not as it was built")

@@ -171,6 +171,7 @@ def _release(app: typer.Typer) -> None:
                 backend=backend_of(project, wait_s=wait),
                 progress=progress,
                 now=now(),
+                wait_s=wait,
                 on_report=session.screen.report,
             )
             outcome = run_release(bench, load_manifest(manifest), options)

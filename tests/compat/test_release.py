@@ -232,6 +232,13 @@ def test_errors_are_json_for_machines(project):
 # ------------------------------------------------------------------ at the same time, and in the middle
 
 
+def test_a_second_release_of_the_same_project(project, revision):
+    (project.root / "work").mkdir()
+    with exclusive(project.root / "work/release.lock", what="the work folder"):
+        stopped(project, revision, code=10, message=f"{os.getpid()}")
+    assert project.release()["new"] is True
+
+
 def test_a_second_publisher_at_work(project, revision):
     project.run("release", project.manifest, "--dry-run")
     before = revision()
