@@ -148,11 +148,11 @@ class LiveProgress:
     def step(self, text: str) -> None:
         """A new step begins."""
         self._screen.say(text)
-        self._step = text
+        self._step = text.partition(":")[0]
         if self._live:
             if self._task is not None:
                 self._live.remove_task(self._task)
-            self._task = self._live.add_task(text, total=None, count="")
+            self._task = self._live.add_task(self._step, total=None, count="")
 
     def line(self, text: str) -> None:
         """A line of detail, such as what a program printed."""
@@ -163,5 +163,7 @@ class LiveProgress:
     def advance(self, done: int, total: int, what: str) -> None:
         """``done`` of ``total`` (0: unknown) of something countable."""
         if self._live and self._task is not None:
-            count = f"{done:,}/{total:,} {what}" if total else f"{done:,} {what}"
+            unit, name = (1e6, "MB") if what == "bytes" else (1, what)
+            of = f"/{total / unit:,.0f}" if total else ""
+            count = f"{done / unit:,.0f}{of} {name}"
             self._live.update(self._task, completed=done, total=total or None, count=count)

@@ -241,9 +241,9 @@ def _outcome_lines(project: Project, outcome: Outcome, *, dry_run: bool) -> list
         f"  {done.objects:,} new objects, {done.stored_bytes / 1e6:,.0f} MB, were stored.",
         "  Every kernel was started from the staged tree and from what was published.",
         "What to do next:",
-        f"  afpub serve                              serve {settings.fqrn} to CVMFS clients",
-        f"  afpub site jupyter {outcome.channel:<22} the line that a site adds",
-        f"  afpub rollback {outcome.channel:<26} go back to the release before",
+        f"  {'afpub serve':<36} serve {settings.fqrn} to CVMFS clients",
+        f"  {f'afpub site jupyter {outcome.channel}':<36} the line that a site adds",
+        f"  {f'afpub rollback {outcome.channel}':<36} go back to the release before",
     ]
 
 
