@@ -64,8 +64,10 @@ class Outcome:
     published: Published | None = None
     """None when nothing was to be done, or in a dry run."""
     record: ReleaseRecord | None = None
-    probes: tuple[ProbeResult, ...] = ()
-    """What the kernels did, first from the staged tree, then from what was published."""
+    staged_probes: tuple[ProbeResult, ...] = ()
+    """What the kernels did from the staged tree."""
+    published_probes: tuple[ProbeResult, ...] = ()
+    """What they did from what was published."""
     copy: Path | None = None
     """A verified plain copy of what was published, on this machine."""
     seconds: tuple[tuple[str, float], ...] = ()
@@ -147,7 +149,7 @@ def _settle(run: _Run, options: Options) -> Outcome:
     record = run.state.record(run.plan.manifest.version)
     after, copy = _verify(run, record, record.images)
     run.journal.note_verified(run.base)
-    return replace(outcome, record=record, probes=after, copy=copy, seconds=run.clock.seconds())
+    return replace(outcome, record=record, published_probes=after, copy=copy, seconds=run.clock.seconds())
 
 
 def _prepare(run: _Run) -> _Prepared:
@@ -183,7 +185,7 @@ def _publish(run: _Run, prepared: _Prepared) -> Outcome:
         _outcome(run, prepared),
         revision=published.revision,
         published=published,
-        probes=(*prepared.probes, *after),
+        published_probes=after,
         copy=copy,
     )
 
@@ -194,7 +196,7 @@ def _outcome(run: _Run, prepared: _Prepared) -> Outcome:
         channel=run.channel,
         revision=run.base,
         record=prepared.record,
-        probes=prepared.probes,
+        staged_probes=prepared.probes,
         seconds=run.clock.seconds(),
     )
 

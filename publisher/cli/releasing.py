@@ -11,7 +11,6 @@ import typer
 from publisher.cli.common import Session, command
 from publisher.cli.places import backend_of, now
 from publisher.images.built import BuiltImage
-from publisher.kernels.probe import ProbeResult
 from publisher.names import ChannelName, ImageName, ImageVersion
 from publisher.pipeline import Bench, Options, Outcome
 from publisher.pipeline import release as run_release
@@ -175,22 +174,19 @@ def _release(app: typer.Typer) -> None:
                 on_report=session.screen.report,
             )
             outcome = run_release(bench, load_manifest(manifest), options)
-        session.screen.table("", ("kernel", "ready in", "interrupted in"), _probe_rows(outcome.probes))
+        session.screen.table("", ("kernel", "ready in", "interrupted in"), _probe_rows(outcome))
         session.screen.result(
             _outcome_json(project, outcome, dry_run=dry_run),
             lines=_outcome_lines(project, outcome, dry_run=dry_run),
         )
 
 
-def _probe_rows(probes: Sequence[ProbeResult]) -> list[tuple[str, str, str]]:
-    half = len(probes) // 2
+def _probe_rows(outcome: Outcome) -> list[tuple[str, str, str]]:
+    """One row for each time that a kernel was started."""
     return [
-        (
-            f"{row.kernel} ({'staged' if number < half else 'published'})",
-            f"{row.start_s:.1f} s",
-            f"{row.interrupt_s:.1f} s",
-        )
-        for number, row in enumerate(probes)
+        (f"{row.kernel} ({where})", f"{row.start_s:.1f} s", f"{row.interrupt_s:.1f} s")
+        for where, rows in (("staged", outcome.staged_probes), ("published", outcome.published_probes))
+        for row in rows
     ]
 
 
@@ -220,6 +216,11 @@ def _outcome_json(project: Project, outcome: Outcome, *, dry_run: bool) -> dict[
         }
         if published
         else None,
+        "probes": [
+            {"kernel": row.kernel, "from": where, "start_s": row.start_s, "interrupt_s": row.interrupt_s}
+            for where, rows in (("staged", outcome.staged_probes), ("published", outcome.published_probes))
+            for row in rows
+        ],
         "seconds": dict(outcome.seconds),
     }
 

@@ -71,6 +71,7 @@ def test_releasing_again_changes_nothing(project, revision):
 def test_a_dry_run_changes_nothing(project, revision):
     done = project.json("release", project.manifest, "--dry-run")
     assert (done["dry_run"], done["new"], done["revision"]) == (True, False, 1)
+    assert [(row["kernel"], row["from"]) for row in done["probes"]] == [("small", "staged")]
     assert revision() == 1
 
 
