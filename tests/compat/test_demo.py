@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import tempfile
 from pathlib import Path
 
 import jsonschema
@@ -86,9 +87,18 @@ def test_nothing_of_the_machine_or_its_secrets_is_published(demo):
 
 
 @pytest.fixture
-def mount(demo, demo_url, require_tool, require_root, tmp_path):
+def open_folder():
+    """A temporary folder that every user can enter, unlike those of pytest."""
+    with tempfile.TemporaryDirectory(prefix="afpub-test-") as folder:
+        path = Path(folder)
+        path.chmod(0o755)
+        yield path
+
+
+@pytest.fixture
+def mount(demo, demo_url, require_tool, require_root, open_folder):
     require_tool("cvmfs2")
-    with mounted(demo.fqrn, demo_url, public_key=demo.public_key, work=tmp_path) as folder:
+    with mounted(demo.fqrn, demo_url, public_key=demo.public_key, work=open_folder) as folder:
         yield folder
 
 
@@ -118,14 +128,11 @@ def started(launch: Path, home: Path):
 
 
 @pytest.fixture
-def home(tmp_path):
-    """A home folder that belongs to an ordinary user and can be reached by it."""
-    folder = tmp_path / "home"
+def home(open_folder):
+    """A home folder that belongs to an ordinary user."""
+    folder = open_folder / "home"
     folder.mkdir()
     os.chown(folder, _NOBODY, _NOBODY)
-    for parent in folder.parents:
-        if parent.stat().st_uid == os.getuid() and parent != Path("/"):
-            parent.chmod(parent.stat().st_mode | 0o011)
     return folder
 
 
