@@ -11,7 +11,9 @@ from typing import Annotated
 import typer
 
 from publisher.backends.base import Changeset
+from publisher.cli import upkeep
 from publisher.cli.common import Session, command
+from publisher.cli.options import At, Key, Keys, Repo, Wait
 from publisher.cli.places import find_place, now
 from publisher.cvmfs.check import check
 from publisher.cvmfs.create import create_repository
@@ -27,12 +29,6 @@ from publisher.staging.normalize import Policy, normalize
 from publisher.staging.secrets import check_secrets
 from publisher.tree import FORMAT_OF_KIND, FolderTree, Graft, Kind
 
-Repo = Annotated[str, typer.Option("--repo", help="Folder or address of the repository; default: the project's.")]
-Keys = Annotated[Path | None, typer.Option("--keys", help="Folder of the repository's keys.")]
-Key = Annotated[Path | None, typer.Option("--key", help="Public key of the repository (FQRN.pub).")]
-At = Annotated[str, typer.Option("--at", help="A tag, revision number or root digest; default: the newest.")]
-Wait = Annotated[float, typer.Option("--wait", help="Seconds to wait for another publisher.")]
-
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
@@ -42,6 +38,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(keys, name="keys")
     for register_one in (_create, _publish, _ls, _cat, _fsck, _tag):
         register_one(repo)
+    upkeep.register(repo)
     _resign(keys)
 
 

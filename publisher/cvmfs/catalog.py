@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from publisher.cvmfs import sqlite, xattr
 from publisher.cvmfs.counters import Statistics, parse_statistics
-from publisher.cvmfs.digest import Digest
+from publisher.cvmfs.digest import Algorithm, Digest, ObjectKind
 from publisher.cvmfs.pathhash import PathHash, parent_hash, path_hash
 from publisher.cvmfs.rows import Chunk, Row, name_fault, row_fault
 from publisher.errors import FormatError
@@ -234,6 +234,12 @@ class Catalog:
         if row is None or not row.is_directory:
             raise FormatError(f"{self.where} has no row for its own root")
         return row
+
+    def objects(self) -> Iterator[tuple[bytes, ObjectKind]]:
+        """The raw digests of all contents that it names, whatever the flags of the rows say."""
+        for table, kind in (("catalog", ObjectKind.FILE), ("chunks", ObjectKind.CHUNK)):
+            for (raw,) in self._query(f"SELECT DISTINCT hash FROM {table} WHERE hash IS NOT NULL"):  # noqa: S608 - own
+                yield Digest(raw=_blob(raw, self.where) or b"", algorithm=Algorithm.SHA1).raw, kind
 
     def raw_rows(self) -> dict[PathHash, list[RawRow]]:
         """All rows as they are, by the hash of their parent."""

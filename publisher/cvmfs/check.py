@@ -16,6 +16,7 @@ from publisher.cvmfs.digest import Digest, ObjectKind
 from publisher.cvmfs.history import History
 from publisher.cvmfs.loading import CATALOG_LIMIT, load_history
 from publisher.cvmfs.manifest import Manifest
+from publisher.cvmfs.marking import KIND_OF_REF
 from publisher.cvmfs.reflog import REFLOG_NAME, RefKind, Reflog, parse_reflog
 from publisher.cvmfs.rows import Row
 from publisher.cvmfs.source import Source, fetch, read_file, source_of
@@ -25,12 +26,6 @@ from publisher.report import Finding, Report, collect, error
 
 _REFLOG_LIMIT = 256 << 20
 _METAINFO_LIMIT = 16 << 20
-_KIND_OF_REF = {
-    RefKind.CATALOG: ObjectKind.CATALOG,
-    RefKind.CERTIFICATE: ObjectKind.CERTIFICATE,
-    RefKind.HISTORY: ObjectKind.HISTORY,
-    RefKind.METAINFO: ObjectKind.METAINFO,
-}
 
 
 @dataclass(kw_only=True, slots=True)
@@ -175,7 +170,7 @@ def _reflog_faults(state: _State, reflog: Reflog, manifest: Manifest) -> Iterato
         if digest is not None and not reflog.holds(digest, kind):
             yield f"the reflog does not hold the {what} of the manifest"
     for ref in reflog.refs:
-        name = ref.digest.object_name(_KIND_OF_REF[ref.kind])
+        name = ref.digest.object_name(KIND_OF_REF[ref.kind])
         try:
             state.source.open(name).close()
         except AfpubError:

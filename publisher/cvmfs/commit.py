@@ -55,7 +55,6 @@ def commit(folder: Path, store: ObjectStore, signer: Signer, change: Commit, ref
         )
         if digest is not None
     ]
-    log = encode_reflog(reflog.with_refs(refs))
     manifest = replace(
         change.former,
         root=change.root.digest,
@@ -67,8 +66,25 @@ def commit(folder: Path, store: ObjectStore, signer: Signer, change: Commit, ref
         certificate=certificate,
         history=history,
         metainfo=metainfo,
-        reflog=store.algorithm.digest(log),
     )
+    return _put_in_place(folder, signer, manifest, reflog.with_refs(refs))
+
+
+def commit_reflog(folder: Path, store: ObjectStore, signer: Signer, former: Manifest, reflog: Reflog) -> Manifest:
+    """Replaces the reflog, and says so in the manifest; the revision stays.
+
+    Raises:
+        DiskError: the disk is full or broken; the repository is as it was.
+    """
+    certificate = store.add(signer.certificate_pem, ObjectKind.CERTIFICATE, METADATA)
+    store.flush()
+    ref = Ref(digest=certificate, kind=RefKind.CERTIFICATE, added_s=former.published_s)
+    return _put_in_place(folder, signer, replace(former, certificate=certificate), reflog.with_refs([ref]))
+
+
+def _put_in_place(folder: Path, signer: Signer, manifest: Manifest, reflog: Reflog) -> Manifest:
+    log = encode_reflog(reflog)
+    manifest = replace(manifest, reflog=manifest.algorithm.digest(log))
     signed = signer.sign(manifest)
     replace_file(folder / REFLOG_NAME, log)
     replace_file(folder / MANIFEST_NAME, signed)
@@ -99,6 +115,15 @@ def read_reflog(folder: Path, manifest: Manifest, history: History) -> Reflog:
         what = f"does not hold the {lacking[0]} of the manifest" if lacking else f"is that of {reflog.fqrn}"
         raise RepositoryError(f"the reflog {path} {what}", hint=hint)
     return reflog
+
+
+def reflog_stands(folder: Path, manifest: Manifest) -> bool:
+    """True when the reflog is the one that the manifest names."""
+    path = folder / REFLOG_NAME
+    if not path.exists():
+        return manifest.reflog is None
+    with failing_as("read", path):
+        return manifest.reflog == manifest.algorithm.digest(path.read_bytes())
 
 
 def _named(manifest: Manifest) -> tuple[tuple[str, Digest | None, RefKind], ...]:

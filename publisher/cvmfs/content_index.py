@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import sqlite3
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
@@ -87,3 +88,14 @@ class ContentIndex:
                 self._database.executemany("INSERT OR REPLACE INTO contents VALUES (?, ?, ?)", rows)
                 self._database.execute("COMMIT")
                 self._fresh.clear()
+
+    def forget(self, is_kept: Callable[[bytes], bool]) -> None:
+        """Forgets all contents whose raw digest is not kept; failing loses nothing, as every answer is checked."""
+        with self._lock, contextlib.suppress(sqlite3.Error):
+            if self._database is None:
+                return
+            rows = self._database.execute("SELECT key, digest FROM contents")
+            gone = [(key,) for key, digest in rows if not is_kept(bytes(digest))]
+            self._database.execute("BEGIN")
+            self._database.executemany("DELETE FROM contents WHERE key=?", gone)
+            self._database.execute("COMMIT")

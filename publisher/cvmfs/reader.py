@@ -18,7 +18,7 @@ from publisher.cvmfs.history import TRUNK, History, Tag
 from publisher.cvmfs.loading import load_history, open_catalog
 from publisher.cvmfs.manifest import Manifest
 from publisher.cvmfs.rows import Chunk, Flag, Row
-from publisher.cvmfs.source import Source, object_contents, source_of
+from publisher.cvmfs.source import Source, is_there, object_contents, source_of
 from publisher.cvmfs.trust import read_manifest, verify_manifest
 from publisher.errors import FormatError, NotFoundError, RepositoryError, TrustError
 from publisher.names import Fqrn
@@ -167,17 +167,23 @@ class Reader:
         for tag in self.tags():
             if tag.revision == revision:
                 return tag.root, tag.size_bytes
-        ref: CatalogRef | None = CatalogRef(
-            path="", digest=self.manifest.root, size_bytes=self.manifest.root_size_bytes
-        )
-        while ref is not None:
-            catalog = self.catalog(ref)
-            if catalog.revision <= revision:
+        newest = self.manifest.revision
+        ref = CatalogRef(path="", digest=self.manifest.root, size_bytes=self.manifest.root_size_bytes)
+        catalog = self.catalog(ref)
+        while catalog.revision > revision:
+            reached, previous = catalog.revision, catalog.previous
+            if previous is None:
                 break
-            previous = catalog.previous
-            ref = CatalogRef(path="", digest=previous, size_bytes=0) if previous else None
-        if ref is None or self.catalog(ref).revision != revision:
-            raise NotFoundError(f"{self.source.where} has no revision {revision}")
+            if not is_there(self.source, previous.object_name(ObjectKind.CATALOG)):
+                raise NotFoundError(
+                    f"{self.source.where} has no revision {revision} any more: garbage collection removed what was "
+                    f"before revision {reached} and has no tag",
+                    hint="afpub repo tag lists the tags, whose revisions are kept",
+                )
+            ref = CatalogRef(path="", digest=previous, size_bytes=0)
+            catalog = self.catalog(ref)
+        if catalog.revision != revision:
+            raise NotFoundError(f"{self.source.where} has no revision {revision}", hint=f"the newest is {newest}")
         return ref.digest, ref.size_bytes
 
     def catalog(self, ref: CatalogRef) -> Catalog:

@@ -127,6 +127,19 @@ def source_of(location: Path | str) -> Source:
     return WebSource(location) if isinstance(location, str) and "://" in location else FolderSource(Path(location))
 
 
+def is_there(source: Source, name: str) -> bool:
+    """True when a repository has a file of that name.
+
+    Raises:
+        RepositoryError: that cannot be told.
+    """
+    try:
+        source.open(name).close()
+    except NotFoundError:
+        return False
+    return True
+
+
 def read_blocks(source: Source, name: str) -> Iterator[bytes]:
     """The bytes of a file, block by block.
 

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,6 +134,11 @@ class ObjectStore:
             self._waiting_bytes = 0
         if self._index is not None:
             self._index.flush()
+
+    def forget(self, is_kept: Callable[[bytes], bool]) -> None:
+        """Forgets contents whose objects are about to be removed: those whose raw digest is not kept."""
+        if self._index is not None:
+            self._index.forget(is_kept)
 
     def sweep(self) -> None:
         """Removes what publishers left in ``data/txn``; only for the holder of the repository's lock."""

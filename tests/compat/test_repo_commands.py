@@ -121,6 +121,26 @@ def test_earlier_revisions_can_be_read(published, package):
     assert "has no tag 'tool-9.9'" in done.tail
 
 
+def test_garbage_is_collected(published, package):
+    for number in range(3):
+        (package / "bin/tool").write_text(f"{number}")
+        published("repo", "publish", package, "/sw/tool/1.0", "--repo", "repository")
+    words = ("repo", "gc", "--repo", "repository")
+    assert document(published(*words, "--json"))["objects_removed"] == 0
+    said = document(published(*words, "--grace", "0", "--dry-run", "--json"))
+    assert [row["revision"] for row in said["dropped"]] == [1, 3]
+    assert "2 revisions would be dropped, 3 kept" in published(*words, "--grace", "0", "--dry-run").stdout
+    done = published(*words, "--grace", "0").stdout
+    assert "2 revisions dropped, 3 kept" in done
+    assert f"{said['objects_removed']} objects (1 files, 2 catalogs, " in done
+    assert published("repo", "cat", "/sw/tool/1.0/bin/tool", "--repo", "repository").stdout == "2"
+    place = ("/sw/tool/1.0/bin/tool", "--repo", "repository")
+    assert published("repo", "cat", *place, "--at", "tool-1.0").stdout.endswith("echo 1")
+    assert "has no revision 3 any more" in published("repo", "cat", *place, "--at", "3", code=12).tail
+    assert "no problems found" in published("repo", "fsck", "--repo", "repository").stdout
+    assert "leave --dry-run or --enable out" in published(*words, "--dry-run", "--enable", code=2).tail
+
+
 def test_what_is_not_there(published):
     done = published("repo", "ls", "/nowhere", "--repo", "repository", code=12)
     assert f"there is no /nowhere in {FQRN}" in done.tail

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import stat
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import cvmfs_repository as repository
@@ -18,6 +20,7 @@ from publisher import tools
 from publisher.cvmfs.check import check
 from publisher.cvmfs.digest import Algorithm, Digest
 from publisher.cvmfs.export import export
+from publisher.cvmfs.gc import collect_garbage
 from publisher.cvmfs.reader import open_repository
 from publisher.cvmfs.serve import serving
 from publisher.cvmfs.signing import resign_whitelist
@@ -252,3 +255,77 @@ def test_export_over_http(tmp_path):
             done = export(reader, "/a", tmp_path / "copy")
     assert done.skipped == ("special/fifo", "special/null", "special/socket")
     assert (tmp_path / "copy" / "files" / "chunked").read_bytes() == hashlib.shake_128(b"x").digest(1_000_000)
+
+
+@pytest.fixture
+def several(tmp_path) -> Repo:
+    """Eight revisions a day apart, one with a name, nested catalogs and chunks in them."""
+    repo = repository.make(tmp_path / "several")
+    for number in range(8):
+        repo.publish(
+            graft("/sw/one", file("f", b"one %d" % number), file("big", os.urandom(200_000)), catalogs=("",)),
+            graft("/sw/two", file("f", b"same"), file("n/f", b"two %d" % number), catalogs=("", "n")),
+            at=repository.NOW + timedelta(days=number, minutes=1),
+            tag=TagName("good") if number == 1 else None,
+        )
+    return repo
+
+
+def test_collected_repository_satisfies(several, satisfied, satisfied_over_http):
+    done = collect_garbage(several.folder, keys_folder=several.keys, now=repository.NOW + timedelta(days=8))
+    assert len(done.dropped) == 4
+    assert done.objects_removed > 10
+    satisfied(several)
+    satisfied_over_http(several)
+    several.publish(graft("/sw/one", file("f", b"one 0"), catalogs=("",)), at=repository.NOW + timedelta(days=9))
+    satisfied(several)
+
+
+@pytest.fixture
+def spool(require_root):
+    """Where their collector wants to keep statistics; it does not start without."""
+    folder = Path("/var/spool/cvmfs") / repository.FQRN
+    folder.mkdir(parents=True)
+    yield
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("days", [0, 1, 2.5, 3, 20])
+@pytest.mark.usefixtures("spool")
+def test_collection_keeps_what_the_cvmfs_tools_keep(several, require_tool, tmp_path, days):
+    """Their collector and ours, on two copies of one repository."""
+    program = require_tool("cvmfs_swissknife")
+    now = repository.NOW + timedelta(days=8)
+    theirs = Repo(tmp_path / "theirs", several.keys)
+    shutil.copytree(several.folder, theirs.folder)
+    with theirs.open() as reader:
+        (tmp_path / "reflog.chksum").write_text(f"{reader.manifest.reflog}")
+    work = tmp_path / "work"
+    work.mkdir()
+    oldest_s = int((now - timedelta(days=days)).timestamp()) + 1  # they keep what was made at that very second
+    with serving({repository.FQRN: theirs.folder}) as url:
+        words = ["-r", f"{url}/cvmfs/{repository.FQRN}", "-u", f"local,{work},{theirs.folder}", "-t", work]
+        words += ["-n", repository.FQRN, "-k", several.keys / f"{repository.FQRN}.pub", "-z", f"{oldest_s}"]
+        done = tools.run([program, "gc", *words, "-R", tmp_path / "reflog.chksum"], check=False)
+    assert done.ok, done.tail
+    collect_garbage(several.folder, keys_folder=several.keys, now=now, grace=timedelta(days=days))
+    left, ours = (
+        {str(path.relative_to(repo.folder)) for path in repo.folder.glob("data/??/*")} for repo in (theirs, several)
+    )
+    assert {name for name in ours if not name.endswith("H")} == {name for name in left if not name.endswith("H")}
+    assert {name for name in left if name.endswith("H")} <= ours
+    assert len({name for name in ours if name.endswith("H")}) <= len({name for name in left if name.endswith("H")}) + 1
+
+
+def test_client_reads_on_after_a_collection(several, require_tool, require_root, tmp_path):
+    require_tool("cvmfs2")
+    done = collect_garbage(several.folder, keys_folder=several.keys, now=repository.NOW + timedelta(days=8))
+    assert done.objects_removed > 10
+    resign_whitelist(several.folder, keys_folder=several.keys, now=_now())
+    key = several.keys / f"{repository.FQRN}.pub"
+    with (
+        serving({repository.FQRN: several.folder}) as url,
+        mounted(repository.FQRN, f"{url}/cvmfs/@fqrn@", public_key=key, work=tmp_path) as top,
+    ):
+        assert (top / "sw/one/f").read_bytes() == b"one 7"
+        assert len((top / "sw/one/big").read_bytes()) == 200_000

@@ -1,0 +1,114 @@
+"""Commands that keep a repository in order: gc."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Annotated
+
+import typer
+
+from publisher.cli.common import Session, command
+from publisher.cli.options import Keys, Repo, Wait
+from publisher.cli.places import find_place, now
+from publisher.cvmfs.digest import ObjectKind
+from publisher.cvmfs.gc import GRACE, Collection, Revision, collect_garbage, preview_garbage
+from publisher.errors import UsageError
+
+_KINDS = {
+    ObjectKind.FILE: "files",
+    ObjectKind.CHUNK: "chunks",
+    ObjectKind.CATALOG: "catalogs",
+    ObjectKind.HISTORY: "tag databases",
+    ObjectKind.CERTIFICATE: "certificates",
+    ObjectKind.METAINFO: "metainfos",
+}
+_DAYS = GRACE.days
+
+
+def register(repo: typer.Typer) -> None:
+    """Adds the commands."""
+    _gc(repo)
+
+
+def _gc(app: typer.Typer) -> None:
+    @command(app)
+    def gc(
+        session: Session,
+        repo: Repo = "",
+        keys: Keys = None,
+        grace: Annotated[
+            float, typer.Option(min=0, max=36500, help="Days that a replaced revision without a tag stays.")
+        ] = _DAYS,
+        dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed; change nothing.")] = False,
+        enable: Annotated[bool, typer.Option("--enable", help="Declare the repository garbage collectable.")] = False,
+        wait: Wait = 0.0,
+    ) -> None:
+        """Remove revisions without a tag that were replaced long ago, and all objects that nothing needs."""
+        if dry_run and enable:
+            raise UsageError("a dry run changes nothing", hint="leave --dry-run or --enable out")
+        place = find_place(session, repo, keys=keys)
+        moment, period = now(), dt.timedelta(days=grace)
+        with session.screen.progress() as progress:
+            progress.step(f"collecting garbage in {place.location}")
+
+            def tell(phase: str, done: int) -> None:
+                progress.advance(done, 256 if phase == "sweeping" else 0, f"{phase}")
+
+            if dry_run:
+                done = preview_garbage(place.folder, now=moment, grace=period, tell=tell)
+            else:
+                done = collect_garbage(
+                    place.folder,
+                    keys_folder=place.key_folder(),
+                    now=moment,
+                    grace=period,
+                    enable=enable,
+                    wait_s=wait,
+                    tell=tell,
+                )
+        rows = [(_number(row), _day(row), ", ".join(row.why)) for row in _by_number(done.kept)]
+        rows += [(_number(row), _day(row), "goes") for row in _by_number(done.dropped)]
+        session.screen.table("", ("revision", "published", "kept for"), rows)
+        session.screen.result(_collection_json(done), lines=_collection_lines(done))
+
+
+def _by_number(rows: tuple[Revision, ...]) -> list[Revision]:
+    return sorted(rows, key=lambda row: (row.number or 0, row.added_s))
+
+
+def _number(row: Revision) -> str:
+    return "?" if row.number is None else f"{row.number}"
+
+
+def _day(row: Revision) -> str:
+    return f"{dt.datetime.fromtimestamp(row.added_s, tz=dt.UTC):%Y-%m-%d %H:%M}" if row.added_s else "?"
+
+
+def _collection_lines(done: Collection) -> list[str]:
+    would = "would be " if done.dry_run else ""
+    parts = [f"{done.removed[kind]:,} {name}" for kind, name in _KINDS.items() if done.removed.get(kind)]
+    detail = f" ({', '.join(parts)})" if parts else ""
+    size = f"{done.removed_bytes / 1e6:,.1f} MB"
+    return [
+        f"{len(done.dropped)} revisions {would}dropped, {len(done.kept)} kept",
+        f"{done.objects_removed:,} objects{detail}, {size}, {would}removed; {done.objects_kept:,} kept",
+        *([f"{done.temporaries} stale temporary files {would}removed"] if done.temporaries else []),
+    ]
+
+
+def _collection_json(done: Collection) -> dict[str, object]:
+    return {
+        "dry_run": done.dry_run,
+        "kept": [_revision_json(row) for row in _by_number(done.kept)],
+        "dropped": [_revision_json(row) for row in _by_number(done.dropped)],
+        "objects_kept": done.objects_kept,
+        "objects_removed": done.objects_removed,
+        "removed_by_kind": {name: done.removed.get(kind, 0) for kind, name in _KINDS.items()},
+        "removed_bytes": done.removed_bytes,
+        "temporaries": done.temporaries,
+        "seconds": done.seconds,
+    }
+
+
+def _revision_json(row: Revision) -> dict[str, object]:
+    return {"revision": row.number, "root_hash": f"{row.root}", "published_s": row.added_s, "why": list(row.why)}
