@@ -107,6 +107,27 @@ def run(  # noqa: PLR0913 - one call with everything a child process can be give
     return done
 
 
+def filtered(argv: Sequence[str | Path], data: bytes, *, timeout_s: float) -> bytes:
+    """What a program writes to stdout when it gets the bytes on stdin; its stderr is the caller's.
+
+    Raises:
+        ToolError: the program is not there, ran out of time, or failed.
+    """
+    words = tuple(str(word) for word in argv)
+    name = Path(words[0]).name
+    try:
+        done = subprocess.run(  # noqa: S603 - argv is a list, there is no shell
+            words, input=data, stdout=subprocess.PIPE, timeout=timeout_s, check=False
+        )
+    except OSError as exc:
+        raise ToolError(f"cannot start {words[0]}: {exc.strerror}") from exc
+    except subprocess.TimeoutExpired:
+        raise ToolError(f"{name} did not finish in {timeout_s:g} s") from None
+    if done.returncode:
+        raise ToolError(f"{name} {_ending(done.returncode)}")
+    return done.stdout
+
+
 def _ending(returncode: int) -> str:
     if returncode < 0:
         return f"was ended by {signal.Signals(-returncode).name}"

@@ -13,7 +13,6 @@ from publisher.cvmfs.keys import KeyFiles, private_key_findings, read_key_file
 from publisher.cvmfs.manifest import MANIFEST_NAME
 from publisher.cvmfs.publish import PublishProgress, publish
 from publisher.cvmfs.reader import Reader, open_repository
-from publisher.cvmfs.signing import resign_whitelist
 from publisher.cvmfs.tags import add_tag, remove_tag
 from publisher.errors import RepositoryError
 from publisher.names import Fqrn, RepoPath, TagName
@@ -117,8 +116,3 @@ class EmbeddedBackend:
             remove_tag(self._folder, remove, keys_folder=self._keys, now=now, wait_s=self._wait_s)
         if add:
             add_tag(self._folder, add, keys_folder=self._keys, now=now, wait_s=self._wait_s)
-
-    def resign(self, *, days: int, now: dt.datetime) -> dt.datetime:
-        """Signs the whitelist again; the time until which it is valid."""
-        validity = dt.timedelta(days=days)
-        return resign_whitelist(self._folder, keys_folder=self._keys, now=now, validity=validity).expires

@@ -12,3 +12,13 @@ Keys = Annotated[Path | None, typer.Option("--keys", help="Folder of the reposit
 Key = Annotated[Path | None, typer.Option("--key", help="Public key of the repository (FQRN.pub).")]
 At = Annotated[str, typer.Option("--at", help="A tag, revision number or root digest; default: the newest.")]
 Wait = Annotated[float, typer.Option("--wait", help="Seconds to wait for another publisher.")]
+MasterKey = Annotated[
+    Path | None, typer.Option("--master-key", help="File of the private master key; default: in the keys folder.")
+]
+SignCommand = Annotated[
+    str,
+    typer.Option(
+        "--sign-command",
+        help="Program that signs instead of a master key file: gets the digest on stdin, writes the raw signature.",
+    ),
+]

@@ -1,4 +1,4 @@
-"""Commands for repositories: create, publish, ls, cat, fsck, tag; and their keys."""
+"""Commands for repositories: create, publish, ls, cat, fsck, tag."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Annotated
 import typer
 
 from publisher.backends.base import Changeset
-from publisher.cli import upkeep
+from publisher.cli import keyring, upkeep
 from publisher.cli.common import Session, command
-from publisher.cli.options import At, Key, Keys, Repo, Wait
+from publisher.cli.keyring import master_sign
+from publisher.cli.options import At, Key, Keys, MasterKey, Repo, SignCommand, Wait
 from publisher.cli.places import find_place, now
 from publisher.cvmfs.check import check
 from publisher.cvmfs.create import create_repository
@@ -39,7 +40,7 @@ def register(app: typer.Typer) -> None:
     for register_one in (_create, _publish, _ls, _cat, _fsck, _tag):
         register_one(repo)
     upkeep.register(repo)
-    _resign(keys)
+    keyring.register(keys)
 
 
 def _create(app: typer.Typer) -> None:
@@ -50,6 +51,8 @@ def _create(app: typer.Typer) -> None:
         at: Annotated[Path, typer.Option("--at", help="Folder of the repository; made if it is not there.")],
         keys: Keys = None,
         algorithm: Annotated[Algorithm, typer.Option(help="What names the objects.")] = Algorithm.SHA1,
+        master_key: MasterKey = None,
+        sign_command: SignCommand = "",
     ) -> None:
         """Create an empty signed repository and its keys."""
         folder = keys or at.absolute().parent / "keys"
@@ -58,7 +61,14 @@ def _create(app: typer.Typer) -> None:
         files = KeyFiles(folder=folder, fqrn=name)
         if not files.repository_key.exists():
             create_keys(name, folder, now=moment)
-        create_repository(at, name, keys_folder=folder, settings=Settings(algorithm=algorithm), now=moment)
+        create_repository(
+            at,
+            name,
+            keys_folder=folder,
+            settings=Settings(algorithm=algorithm),
+            now=moment,
+            sign=master_sign(master_key, sign_command),
+        )
         session.screen.result(
             {
                 "fqrn": name,
@@ -252,20 +262,4 @@ def _tag(app: typer.Typer) -> None:
                     for row in tags
                 ]
             }
-        )
-
-
-def _resign(app: typer.Typer) -> None:
-    @command(app)
-    def resign(
-        session: Session,
-        repo: Repo = "",
-        keys: Keys = None,
-        days: Annotated[int, typer.Option(help="How long the whitelist is to be valid.")] = 30,
-    ) -> None:
-        """Sign the whitelist again with the master key, so that clients go on trusting the repository."""
-        expires = find_place(session, repo, keys=keys).backend().resign(days=days, now=now())
-        session.screen.result(
-            {"expires": expires.isoformat()},
-            lines=(f"the whitelist is valid until {expires:%Y-%m-%d %H:%M UTC}",),
         )

@@ -18,12 +18,12 @@ from publisher.cvmfs.counters import Counters, Statistics, count
 from publisher.cvmfs.digest import ObjectKind
 from publisher.cvmfs.disk import failing_as, make_folder, sync_path, write_new
 from publisher.cvmfs.history import History, Tag
-from publisher.cvmfs.keys import KeyFiles, load_private_key
+from publisher.cvmfs.keys import KeyFiles
 from publisher.cvmfs.manifest import MANIFEST_NAME, Manifest
 from publisher.cvmfs.reflog import Reflog
 from publisher.cvmfs.rows import DIRECTORY_SIZE, Flag, Row
 from publisher.cvmfs.settings import SIDE_FOLDER, Settings, encode_settings, settings_path
-from publisher.cvmfs.signing import load_signer, new_whitelist, signed_whitelist
+from publisher.cvmfs.signing import SignHash, load_signer, master_signer, new_whitelist, signed_whitelist
 from publisher.cvmfs.store import ObjectStore
 from publisher.cvmfs.whitelist import WHITELIST_NAME
 from publisher.errors import DiskError
@@ -42,6 +42,7 @@ def create_repository(  # noqa: PLR0913 - what a repository is made of
     settings: Settings,
     now: datetime,
     metainfo: Mapping[str, object] | None = None,
+    sign: SignHash | None = None,
 ) -> Manifest:
     """Makes a repository with an empty root and a whitelist for 30 days.
 
@@ -54,6 +55,7 @@ def create_repository(  # noqa: PLR0913 - what a repository is made of
         settings: how it is written, from now on.
         now: the time of its first revision.
         metainfo: what administrators are to know: administrator, email, organisation, description...
+        sign: signs the whitelist; the master key in the keys folder when left out.
 
     Raises:
         DiskError: something else is in the folder, or the disk is full or broken.
@@ -64,7 +66,7 @@ def create_repository(  # noqa: PLR0913 - what a repository is made of
     with failing_as("make a folder in", folder.parent):
         building = Path(tempfile.mkdtemp(prefix=f".{folder.name}.new-", dir=folder.parent))
     try:
-        manifest = _build(building, fqrn, keys_folder, settings, now, metainfo or {})
+        manifest = _build(building, fqrn, keys_folder, settings, now, metainfo or {}, sign)
         with failing_as("make the repository", folder):
             building.chmod(0o755)
             os.replace(building, folder)  # noqa: PTH105 - the call that is atomic, by its own name
@@ -91,16 +93,17 @@ def _build(  # noqa: PLR0913, PLR0917 - what a repository is made of
     settings: Settings,
     now: datetime,
     metainfo: Mapping[str, object],
+    sign: SignHash | None,
 ) -> Manifest:
     files = KeyFiles(folder=keys_folder, fqrn=fqrn)
     signer = load_signer(files)
-    master = load_private_key(files.master_key)
+    sign = sign or master_signer(files.master_key)
     now_s = int(now.timestamp())
     make_folder(folder / SIDE_FOLDER, 0o700)
     write_new(settings_path(folder), encode_settings(settings))
     write_new(folder / _REPLICA, b"")
-    whitelist = new_whitelist(signer, fqrn, algorithm=settings.algorithm, now=now)
-    write_new(folder / WHITELIST_NAME, signed_whitelist(whitelist, master, settings.algorithm))
+    whitelist = new_whitelist(signer.certificate, fqrn, algorithm=settings.algorithm, now=now)
+    write_new(folder / WHITELIST_NAME, signed_whitelist(whitelist, sign, files, settings.algorithm))
     store = ObjectStore(folder, algorithm=settings.algorithm)
     catalog = encode_catalog(_empty_root(now_s, settings.ttl_s))
     root = store.add(catalog, ObjectKind.CATALOG, METADATA)

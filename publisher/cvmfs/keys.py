@@ -52,15 +52,21 @@ class KeyFiles:
         return self.folder / f"{self.fqrn}.crt"
 
 
-def create_keys(fqrn: Fqrn, folder: Path, *, now: datetime) -> KeyFiles:
+def create_keys(fqrn: Fqrn, folder: Path, *, now: datetime, master_key: Path | None = None) -> KeyFiles:
     """Makes the four key files of a repository.
+
+    Args:
+        fqrn: the repository's name.
+        folder: gets the files.
+        now: the present, for the certificate.
+        master_key: the file that gets the private master key instead of the folder.
 
     Raises:
         DiskError: a file cannot be written, or is there already.
     """
     files = KeyFiles(folder=folder, fqrn=fqrn)
+    master_file = master_key or files.master_key
     master = rsa.generate_private_key(public_exponent=65537, key_size=_KEY_BITS)
-    own = rsa.generate_private_key(public_exponent=65537, key_size=_KEY_BITS)
     public = master.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
@@ -68,14 +74,24 @@ def create_keys(fqrn: Fqrn, folder: Path, *, now: datetime) -> KeyFiles:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as exc:
         raise DiskError(f"cannot make the folder {folder}: {exc.strerror}") from exc
-    for path in (files.master_key, files.public_key, files.repository_key, files.certificate):
+    for path in (master_file, files.public_key, files.repository_key, files.certificate):
         if os.path.lexists(path):
             raise DiskError(f"there is a key file {path} already", hint="keep it, or give another folder")
-    _write_new(files.master_key, _private_pem(master), 0o400)
-    _write_new(files.repository_key, _private_pem(own), 0o400)
+    _write_new(master_file, _private_pem(master), 0o400)
     _write_new(files.public_key, public, 0o444)
-    _write_new(files.certificate, _certificate(own, fqrn, now), 0o444)
+    create_repository_key(files.repository_key, files.certificate, fqrn, now=now)
     return files
+
+
+def create_repository_key(key: Path, certificate: Path, fqrn: Fqrn, *, now: datetime) -> None:
+    """Makes a private repository key and its certificate.
+
+    Raises:
+        DiskError: a file cannot be written, or is there already.
+    """
+    own = rsa.generate_private_key(public_exponent=65537, key_size=_KEY_BITS)
+    _write_new(key, _private_pem(own), 0o400)
+    _write_new(certificate, _certificate(own, fqrn, now), 0o444)
 
 
 def _private_pem(key: rsa.RSAPrivateKey) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,9 +18,11 @@ from publisher.cvmfs.keys import (
     certificate_der,
     load_certificate,
     load_private_key,
+    load_public_key,
     read_key_file,
     sign_manifest_hash,
     sign_whitelist_hash,
+    verify_whitelist_hash,
 )
 from publisher.cvmfs.manifest import Manifest
 from publisher.cvmfs.source import FolderSource
@@ -33,6 +36,9 @@ from publisher.cvmfs.trust import (
 from publisher.cvmfs.whitelist import VALIDITY, WHITELIST_NAME, Whitelist, fingerprint
 from publisher.errors import TrustError
 from publisher.names import Fqrn
+
+SignHash = Callable[[str], bytes]
+"""Gives the master key's signature of a digest in text form: PKCS#1 v1.5 padding, no DigestInfo."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,7 +66,10 @@ def load_signer(files: KeyFiles) -> Signer:
     pem = read_key_file(files.certificate)
     certificate = load_certificate(pem, where=str(files.certificate))
     if certificate.public_key() != key.public_key():
-        raise TrustError(f"{files.certificate} is not the certificate of {files.repository_key}")
+        raise TrustError(
+            f"{files.certificate} is not the certificate of {files.repository_key}",
+            hint="if a rotation of the key was interrupted, this finishes it: afpub keys rotate",
+        )
     return Signer(key=key, certificate_pem=pem, certificate=certificate)
 
 
@@ -84,15 +93,36 @@ def check_may_sign(signer: Signer, folder: Path, files: KeyFiles, *, algorithm: 
         )
 
 
-def signed_whitelist(whitelist: Whitelist, master: rsa.RSAPrivateKey, algorithm: Algorithm) -> bytes:
-    """The bytes of a signed whitelist."""
+def master_signer(path: Path) -> SignHash:
+    """Signs with a master key in a file.
+
+    Raises:
+        TrustError: it cannot be read.
+    """
+    key = load_private_key(path)
+    return lambda text: sign_whitelist_hash(key, text)
+
+
+def signed_whitelist(whitelist: Whitelist, sign: SignHash, files: KeyFiles, algorithm: Algorithm) -> bytes:
+    """The bytes of a signed whitelist, which clients that have the public key will accept.
+
+    Raises:
+        TrustError: the signature is not that of the master key, or there is no public key.
+    """
     body = whitelist.body()
     text = str(algorithm.digest(body))
-    return bytes(Envelope(body=body, signed_hash=text, signature=sign_whitelist_hash(master, text)))
+    signature = sign(text)
+    public = load_public_key(read_key_file(files.public_key), where=str(files.public_key))
+    if not verify_whitelist_hash(public, text, signature):
+        raise TrustError(
+            f"the whitelist was not signed by the master key that belongs to {files.public_key}",
+            hint="sign with that key: PKCS#1 v1.5 padding of the bytes as they are, without a digest (RSA-PKCS)",
+        )
+    return bytes(Envelope(body=body, signed_hash=text, signature=signature))
 
 
 def new_whitelist(
-    signer: Signer, fqrn: Fqrn, *, algorithm: Algorithm, now: datetime, validity: timedelta = VALIDITY
+    certificate: x509.Certificate, fqrn: Fqrn, *, algorithm: Algorithm, now: datetime, validity: timedelta = VALIDITY
 ) -> Whitelist:
     """A whitelist that allows one certificate."""
     issued = now.astimezone(UTC).replace(microsecond=0)
@@ -100,32 +130,48 @@ def new_whitelist(
         fqrn=fqrn,
         issued=issued,
         expires=issued + validity,
-        fingerprints=(fingerprint(certificate_der(signer.certificate), algorithm),),
+        fingerprints=(fingerprint(certificate_der(certificate), algorithm),),
     )
 
 
-def resign_whitelist(folder: Path, *, keys_folder: Path, now: datetime, validity: timedelta = VALIDITY) -> Whitelist:
+def resign_whitelist(  # noqa: PLR0913 - what is signed, how, and for how long
+    folder: Path,
+    *,
+    keys_folder: Path,
+    now: datetime,
+    validity: timedelta = VALIDITY,
+    sign: SignHash | None = None,
+    drop: str = "",
+) -> Whitelist:
     """Signs a repository's whitelist again, so that it is valid from now on; needs the master key.
 
+    Args:
+        folder: the repository.
+        keys_folder: holds the certificate and the public master key.
+        now: the present.
+        validity: how long from now on.
+        sign: signs; the master key in the keys folder when left out.
+        drop: fingerprint of a certificate that is not to be allowed any more.
+
     Raises:
-        TrustError: a key is missing.
+        TrustError: a key is missing, or the signature is not that of the master key.
         RepositoryError: there is no repository.
     """
     manifest, _ = read_manifest(FolderSource(folder))
     fqrn = Fqrn(manifest.fqrn)
     files = KeyFiles(folder=keys_folder, fqrn=fqrn)
-    signer = load_signer(files)
-    whitelist = new_whitelist(signer, fqrn, algorithm=manifest.algorithm, now=now, validity=validity)
-    former = _former_fingerprints(folder)
-    if former and whitelist.fingerprints[0] in former:
-        whitelist = replace(whitelist, fingerprints=former)
-    data = signed_whitelist(whitelist, load_private_key(files.master_key), manifest.algorithm)
+    certificate = load_certificate(read_key_file(files.certificate), where=str(files.certificate))
+    whitelist = new_whitelist(certificate, fqrn, algorithm=manifest.algorithm, now=now, validity=validity)
+    former = former_fingerprints(folder)
+    if whitelist.fingerprints[0] in former:
+        whitelist = replace(whitelist, fingerprints=tuple(mark for mark in former if mark != drop))
+    data = signed_whitelist(whitelist, sign or master_signer(files.master_key), files, manifest.algorithm)
     replace_file(folder / WHITELIST_NAME, data)
     return whitelist
 
 
-def _former_fingerprints(folder: Path) -> tuple[str, ...]:
-    """Other certificates that the whitelist allows keep their place."""
+def former_fingerprints(folder: Path) -> tuple[str, ...]:
+    """The certificates that a repository's whitelist allows; none where there is no whitelist."""
     try:
         whitelist, _ = read_whitelist(FolderSource(folder))
     except TrustError:

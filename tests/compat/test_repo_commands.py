@@ -179,6 +179,55 @@ def test_resigning_the_whitelist(published):
     published("repo", "fsck", "--repo", "repository")
 
 
+def test_keys_are_shown(published, tmp_path):
+    done = published("keys", "show", "--repo", "repository")
+    assert "29 days left" in done.stdout
+    state = document(published("keys", "show", "--repo", "repository", "--json"))
+    assert (state["days_left"], state["allowed"]) == (29, [state["signed_by"]])
+    (tmp_path / f"keys/{FQRN}.key").chmod(0o444)
+    assert "the private key can be read by others (mode 0444)" in published("keys", "show", "--repo", "repository").tail
+    (tmp_path / "keys").chmod(0o777)
+    done = published("keys", "show", "--repo", "repository", code=1)
+    assert "the keys are not in order: 1 problem, shown above" in done.tail
+
+
+def test_a_program_signs_the_whitelist(published, tmp_path, require_tool):
+    """OpenSSL in the place of a smart card."""
+    openssl = require_tool("openssl")
+    (tmp_path / f"keys/{FQRN}.masterkey").rename(tmp_path / "far away")
+    words = ("keys", "resign", "--repo", "repository", "--sign-command")
+    published(*words, f"{openssl} pkeyutl -sign -inkey '{tmp_path}/far away' -pkeyopt rsa_padding_mode:pkcs1")
+    assert "no problems found" in published("repo", "fsck", "--repo", "repository").stdout
+    assert "was not signed by the master key" in published(*words, "cat", code=8).tail
+    assert "false failed with exit code 1" in published(*words, "false", code=5).tail
+    assert "cannot start /no/such" in published(*words, "/no/such", code=5).tail
+    assert "cannot be split into words" in published(*words, "'", code=2).tail
+    assert "no problems found" in published("repo", "fsck", "--repo", "repository").stdout
+    published("keys", "resign", "--repo", "repository", "--master-key", tmp_path / "far away")
+
+
+def test_a_repository_whose_master_key_was_never_here(afpub, tmp_path, require_tool):
+    afpub("keys", "create", "other.afpub.example", "--keys", "k", "--master-key", "safe.pem")
+    words = ("repo", "create", "other.afpub.example", "--at", "other", "--keys", "k")
+    assert "other.afpub.example.masterkey" in afpub(*words, code=8).tail
+    afpub(*words, "--sign-command", f"{require_tool('openssl')} pkeyutl -sign -inkey safe.pem")
+    assert "no problems found" in afpub("repo", "fsck", "--repo", "other", "--key", "k/other.afpub.example.pub").stdout
+    assert sorted(path.suffix for path in (tmp_path / "k").iterdir()) == [".crt", ".key", ".pub"]
+
+
+def test_the_key_is_rotated(published, package):
+    done = document(published("keys", "rotate", "--repo", "repository", "--json"))
+    assert done["allowed"] == [done["old"], done["new"]]
+    assert "no problems found" in published("repo", "fsck", "--repo", "repository").stdout
+    (package / "more").write_text("more")
+    published("repo", "publish", package, "/sw/tool/1.1", "--repo", "repository")
+    assert "afpub keys rotate --finish" in published("keys", "show", "--repo", "repository").tail
+    assert "is removed" in published("keys", "rotate", "--finish", "--repo", "repository").stdout
+    state = document(published("keys", "show", "--repo", "repository", "--json"))
+    assert state["allowed"] == [state["signed_by"]] == [done["new"]]
+    assert "no problems found" in published("repo", "fsck", "--repo", "repository").stdout
+
+
 def test_a_package_with_a_master_key_elsewhere(published, package, tmp_path):
     """Publishing needs the repository key only: the master key can be kept apart."""
     (tmp_path / f"keys/{FQRN}.masterkey").rename(tmp_path / "safe")

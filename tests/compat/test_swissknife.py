@@ -22,6 +22,7 @@ from publisher.cvmfs.digest import Algorithm, Digest
 from publisher.cvmfs.export import export
 from publisher.cvmfs.gc import collect_garbage
 from publisher.cvmfs.reader import open_repository
+from publisher.cvmfs.rotation import finish_rotation, rotate_key
 from publisher.cvmfs.serve import serving
 from publisher.cvmfs.signing import resign_whitelist
 from publisher.cvmfs.tags import add_tag, remove_tag
@@ -329,3 +330,38 @@ def test_client_reads_on_after_a_collection(several, require_tool, require_root,
     ):
         assert (top / "sw/one/f").read_bytes() == b"one 7"
         assert len((top / "sw/one/big").read_bytes()) == 200_000
+
+
+def test_client_does_not_notice_that_the_key_is_rotated(tmp_path, require_tool, require_root, satisfied_over_http):
+    require_tool("cvmfs2")
+    talk = require_tool("cvmfs_talk")
+    repo = repository.make(tmp_path / "repo")
+    keys = tmp_path / "keys"
+    shutil.copytree(repo.keys, keys)
+    repo = Repo(repo.folder, keys)
+    repo.publish(graft("/a", file("f", b"before")), at=_now())
+    resign_whitelist(repo.folder, keys_folder=keys, now=_now())
+    with (
+        serving({repository.FQRN: repo.folder}) as url,
+        mounted(
+            repository.FQRN, f"{url}/cvmfs/@fqrn@", public_key=keys / f"{repository.FQRN}.pub", work=tmp_path
+        ) as top,
+    ):
+
+        def remount() -> None:
+            socket = tmp_path / "cache" / repository.FQRN / f"cvmfs_io.{repository.FQRN}"
+            tools.run([talk, "-p", socket, "remount", "sync"], timeout_s=60)
+
+        assert (top / "a/f").read_bytes() == b"before"
+        rotate_key(repo.folder, keys_folder=keys, now=_now())
+        remount()
+        assert (top / "a/f").read_bytes() == b"before"
+        satisfied_over_http(repo)
+        repo.publish(graft("/a", file("f", b"after")), at=_now())
+        remount()
+        assert (top / "a/f").read_bytes() == b"after"
+        finish_rotation(repo.folder, keys_folder=keys, now=_now())
+        repo.publish(graft("/a", file("f", b"finished")), at=_now())
+        remount()
+        assert (top / "a/f").read_bytes() == b"finished"
+        satisfied_over_http(repo)
