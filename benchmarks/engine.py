@@ -1,0 +1,300 @@
+#!/usr/bin/env python3
+"""The embedded back-end beside the CVMFS server tools: time, processor, memory and bytes stored, in one run.
+
+    .venv/bin/python benchmarks/engine.py [FOLDER] [--rounds N] [--elsewhere N] [--json FILE]
+
+Each case runs in a process of its own, which the operating system measures: a first publish, the same again, a
+rebuilt image (all times new, 2 % of the files changed), and one small file in a repository with very many entries
+elsewhere. Where cvmfs_server is installed and may be run, the same trees go through ``cvmfs_server publish`` and
+``ingest`` in the same run; otherwise plain reading and hashing, which no publisher can beat, is what to compare with.
+Nothing is deleted before the end: some file systems make new files slowly just after many were deleted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import functools
+import hashlib
+import http.server
+import json
+import os
+import shutil
+import statistics
+import sys
+import sysconfig
+import tarfile
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from publisher.cvmfs.create import create_repository
+from publisher.cvmfs.keys import create_keys
+from publisher.cvmfs.publish import publish
+from publisher.cvmfs.settings import Settings
+from publisher.names import Fqrn, RepoPath
+from publisher.staging.catalogs import split
+from publisher.staging.normalize import Policy, normalize
+from publisher.tree import Entry, FolderTree, Graft, Kind
+
+FQRN = Fqrn("engine.afpub.example")
+PART = 100_000
+"""Entries of each tree that fills the repository elsewhere."""
+HERE = Path(__file__).resolve()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Figures:
+    """What one case took."""
+
+    wall_s: float
+    cpu_s: float
+    memory_mb: float
+    """Highest of the process and its children."""
+    objects: int = 0
+    """New objects."""
+    stored_mb: float = 0.0
+    """Their bytes."""
+
+
+# --- cases: each is a process of its own -----------------------------------------------------------------------------
+
+
+def read_and_hash(_: Path, folder: Path) -> None:
+    """Reads and hashes each file once."""
+    for top, _dirs, names in os.walk(folder):
+        for name in names:
+            path = Path(top, name)
+            if path.is_file() and not path.is_symlink():
+                hashlib.sha1(path.read_bytes()).digest()
+
+
+def publish_folder(work: Path, folder: Path) -> None:
+    """What ``afpub repo publish`` does."""
+    entries = normalize(FolderTree(folder=folder), where="bench", policy=Policy()).entries
+    catalogs = split(entries, min_entries=1_000, max_entries=200_000)
+    graft = Graft(at=RepoPath("/bench/tree"), tree=entries, catalogs=catalogs)
+    publish(work / "repo", keys_folder=work / "keys", now=dt.datetime.now(tz=dt.UTC), grafts=(graft,))
+
+
+def publish_small(work: Path, _: Path) -> None:
+    """One small file."""
+    tree = (
+        Entry(path="", kind=Kind.DIRECTORY, mode=0o755),
+        Entry(path="kernel.json", kind=Kind.FILE, mode=0o644, size_bytes=3, content=b"{}\n"),
+    )
+    moment = dt.datetime.now(tz=dt.UTC)
+    graft = Graft(at=RepoPath(f"/kernels/k{time.time_ns()}"), tree=tree)
+    publish(work / "repo", keys_folder=work / "keys", now=moment, grafts=(graft,))
+
+
+def fill(work: Path, number: Path) -> None:
+    """A tree of many entries beside everything else; not measured."""
+    content = [b"%d\n" % index for index in range(50)]
+    tree = [Entry(path="", kind=Kind.DIRECTORY, mode=0o755)]
+    for folder in range(PART // 1000):
+        tree.append(Entry(path=f"d{folder:04}", kind=Kind.DIRECTORY, mode=0o755))
+        for index in range(999):
+            data = content[index % len(content)]
+            name = f"d{folder:04}/f{index:04}"
+            tree.append(Entry(path=name, kind=Kind.FILE, mode=0o644, size_bytes=len(data), content=data))
+    graft = Graft(at=RepoPath(f"/elsewhere/t{number}"), tree=tree, catalogs=frozenset({""}))
+    publish(work / "repo", keys_folder=work / "keys", now=dt.datetime.now(tz=dt.UTC), grafts=(graft,))
+
+
+CASES: dict[str, Callable[[Path, Path], None]] = {
+    "hash": read_and_hash,
+    "publish": publish_folder,
+    "small": publish_small,
+    "fill": fill,
+}
+
+# --- measuring -------------------------------------------------------------------------------------------------------
+
+
+def measure(words: list[str], store: Path | None = None) -> Figures:
+    """Runs a program to its end; what the system says that it took, and what it added to an object store."""
+    before = stored(store)
+    start = time.perf_counter()
+    with tempfile.TemporaryFile() as output:
+        actions = [(os.POSIX_SPAWN_DUP2, output.fileno(), number) for number in (1, 2)]
+        child = os.posix_spawnp(words[0], words, os.environ, file_actions=actions)
+        _, status, usage = os.wait4(child, 0)
+        wall = time.perf_counter() - start
+        if status:
+            output.seek(0)
+            sys.exit(f"{' '.join(words)} failed:\n{output.read().decode(errors='replace')}")
+    after = stored(store)
+    return Figures(
+        wall_s=wall,
+        cpu_s=usage.ru_utime + usage.ru_stime,
+        memory_mb=usage.ru_maxrss / 1024,
+        objects=after[0] - before[0],
+        stored_mb=(after[1] - before[1]) / 1e6,
+    )
+
+
+def stored(store: Path | None) -> tuple[int, int]:
+    """Objects and bytes in a repository's store."""
+    if store is None:
+        return 0, 0
+    sizes = [path.stat().st_size for path in store.glob("data/??/*")]
+    return len(sizes), sum(sizes)
+
+
+def case(name: str, work: Path, folder: Path | str) -> Figures:
+    """One case of our own."""
+    store = None if name == "hash" else work / "repo"
+    return measure([sys.executable, str(HERE), "--case", name, "--work", str(work), str(folder)], store)
+
+
+def rebuild(source: Path, target: Path) -> None:
+    """A copy as another build would make it: all times new, every 50th file with other bytes."""
+    shutil.copytree(source, target, symlinks=True, copy_function=shutil.copyfile)
+    files = sorted(path for path in target.rglob("*") if path.is_file() and not path.is_symlink())
+    for path in files[::50]:
+        with path.open("ab") as stream:
+            stream.write(b"\n# built again\n")
+
+
+# --- the two publishers ----------------------------------------------------------------------------------------------
+
+
+def embedded(work: Path, first: Path, second: Path, elsewhere: int) -> dict[str, Figures]:
+    """All cases through the embedded back-end."""
+    now = dt.datetime.now(tz=dt.UTC)
+    create_keys(FQRN, work / "keys", now=now)
+    create_repository(work / "repo", FQRN, keys_folder=work / "keys", settings=Settings(), now=now)
+    rows = {"read and hash": case("hash", work, first)}
+    rows["first publish"] = case("publish", work, first)
+    rows["same again"] = case("publish", work, first)
+    rows["rebuilt image"] = case("publish", work, second)
+    rows["one small file"] = case("small", work, first)
+    for number in range(elsewhere // PART):
+        case("fill", work, str(number))
+    if elsewhere:
+        rows["one, with many elsewhere"] = case("small", work, first)
+    return rows
+
+
+@contextmanager
+def stratum0(work: Path) -> Iterator[Path]:
+    """A repository of the CVMFS server tools, its storage served on the loopback; removed in the end."""
+    handler = functools.partial(_Quiet, directory="/srv")
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_address[1]}/cvmfs/{FQRN}"
+    storage = Path("/srv/cvmfs", FQRN)
+    if storage.exists():
+        sys.exit(f"{storage} is there already: remove it with cvmfs_server rmfs {FQRN}")
+    storage.parent.mkdir(exist_ok=True)
+    os.chdir(work)  # a publish is refused from a folder inside the repository
+    try:
+        measure(["cvmfs_server", "mkfs", "-p", "-o", "root", "-w", address, "-f", "overlayfs", FQRN])
+        yield storage
+    finally:
+        measure(["cvmfs_server", "rmfs", "-f", "-p", FQRN])
+        server.shutdown()
+        for path in (storage, *Path("/etc/cvmfs/keys").glob(f"{FQRN}.*")):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+def server_tools(work: Path, first: Path, second: Path) -> dict[str, Figures]:
+    """The cases through cvmfs_server; copying into the transaction is not measured."""
+    rows = {}
+    mount = Path("/cvmfs", FQRN)
+    with stratum0(work) as storage:
+        for name, source in (("first publish", first), ("same again", first), ("rebuilt image", second)):
+            measure(["cvmfs_server", "transaction", FQRN])
+            if (mount / "tree").exists():
+                shutil.rmtree(mount / "tree")
+            shutil.copytree(source, mount / "tree", symlinks=True, copy_function=shutil.copyfile)
+            rows[name] = measure(["cvmfs_server", "publish", FQRN], storage)
+        measure(["cvmfs_server", "transaction", FQRN])
+        (mount / "kernel.json").write_text("{}\n")
+        rows["one small file"] = measure(["cvmfs_server", "publish", FQRN], storage)
+    with stratum0(work) as storage:
+        with tarfile.open(work / "tree.tar", "w") as archive:
+            archive.add(first, arcname="tree")
+        words = ["cvmfs_server", "ingest", "-t", str(work / "tree.tar"), "-b", "bench", FQRN]
+        rows["first publish (ingest)"] = measure(words, storage)
+    return rows
+
+
+# --- showing ---------------------------------------------------------------------------------------------------------
+
+
+def medians(rounds: list[dict[str, Figures]]) -> dict[str, Figures]:
+    """The median of each figure of each case."""
+    result = {}
+    for name in rounds[0]:
+        values = [asdict(row[name]) for row in rounds]
+        result[name] = Figures(**{key: statistics.median(value[key] for value in values) for key in values[0]})
+    return result
+
+
+def show(title: str, rows: dict[str, Figures], peer: dict[str, Figures]) -> None:
+    """Prints a table; the ratios are those of the peer's figures to ours."""
+    print(f"\n{title}\n{'':<26}{'wall':>9}{'cpu':>9}{'memory':>9}{'objects':>9}{'stored':>10}  peer/ours wall, cpu")
+    for name, row in rows.items():
+        line = f"{name:<26}{row.wall_s:>8.2f}s{row.cpu_s:>8.2f}s{row.memory_mb:>6.0f} MB{row.objects:>9,}"
+        line += f"{row.stored_mb:>7.1f} MB"
+        other = peer.get(name)
+        if other:
+            line += f"  {other.wall_s / row.wall_s:.1f}x, {other.cpu_s / row.cpu_s:.1f}x"
+        print(line)
+
+
+def one_round(source: Path, work: Path, elsewhere: int, *, peer: bool) -> tuple[dict[str, Figures], dict[str, Figures]]:
+    """All cases of ours, then those of the server tools."""
+    first, second = work / "first", work / "second"
+    shutil.copytree(source, first, symlinks=True)
+    rebuild(first, second)
+    return embedded(work, first, second, elsewhere), server_tools(work, first, second) if peer else {}
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", nargs="?", type=Path, default=Path(sysconfig.get_path("purelib")))
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--elsewhere", type=int, default=0, help="entries to fill the repository with")
+    parser.add_argument("--json", type=Path, help="write the figures there too")
+    parser.add_argument("--only-ours", action="store_true", help="leave the CVMFS server tools out")
+    parser.add_argument("--scratch", type=Path, help="folder for the trees and repositories")
+    parser.add_argument("--case", choices=CASES, help=argparse.SUPPRESS)
+    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.case:
+        CASES[given.case](given.work, given.folder)
+        return
+    peer = bool(shutil.which("cvmfs_server")) and os.geteuid() == 0 and not given.only_ours
+    if not peer:
+        print("cvmfs_server is not installed, may not be run, or is not wanted: compare with reading and hashing")
+    with tempfile.TemporaryDirectory(prefix="afpub-bench-", dir=given.scratch) as scratch:
+        rounds = []
+        for number in range(given.rounds):
+            work = Path(scratch, f"round-{number}")
+            work.mkdir()
+            rounds.append(one_round(given.folder, work, given.elsewhere, peer=peer))
+        ours, theirs = medians([each[0] for each in rounds]), medians([each[1] for each in rounds])
+    show("embedded back-end", ours, theirs | {"read and hash": ours["read and hash"]})
+    if theirs:
+        show("cvmfs_server", theirs, {})
+    if given.json:
+        rows = {"embedded": ours, "cvmfs_server": theirs}
+        figures = {who: {name: asdict(row) for name, row in each.items()} for who, each in rows.items()}
+        given.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
