@@ -27,7 +27,7 @@ _BATCH_BYTES = 4 << 20
 _AHEAD = 3
 """How many jobs wait for each worker: keeps both busy, and at most a few big pieces in memory."""
 
-Sink = Callable[[Entry, Content], None]
+_READ_ONLY = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 @dataclass(slots=True)
@@ -112,7 +112,7 @@ class ContentWriter:
         for entry in entries:
             if self._stopped.is_set():
                 break
-            data = entry.content if isinstance(entry.content, bytes) else b"".join(_read(entry, entry.size_bytes + 1))
+            data = entry.content if isinstance(entry.content, bytes) else _read(entry)
             if len(data) != entry.size_bytes:
                 raise _changed(entry)
             digest = self._store.add(data, ObjectKind.FILE, self._compressor)
@@ -175,7 +175,7 @@ def _opened(entry: Entry) -> Iterator[BinaryIO]:
     if not isinstance(entry.content, Path):
         raise RepositoryError(f"/{entry.path} is a file without content")
     with failing_as("read", entry.content):
-        descriptor = os.open(entry.content, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(entry.content, _READ_ONLY)
         with os.fdopen(descriptor, "rb", buffering=0) as stream:
             before = os.fstat(descriptor)
             if not stat.S_ISREG(before.st_mode) or before.st_size != entry.size_bytes:
@@ -186,15 +186,31 @@ def _opened(entry: Entry) -> Iterator[BinaryIO]:
                 raise _changed(entry)
 
 
-def _read(entry: Entry, limit: int) -> Iterator[bytes]:
-    with _opened(entry) as stream:
-        left = limit
-        while left:
-            block = stream.read(left)
-            if not block:
-                return
-            yield block
-            left -= len(block)
+def _read(entry: Entry) -> bytes:
+    """All bytes of a small file, with as few calls as can be; checks what :func:`_opened` checks."""
+    path = entry.content
+    if not isinstance(path, Path):
+        raise RepositoryError(f"/{entry.path} is a file without content")
+    try:
+        descriptor = os.open(path, _READ_ONLY)
+        try:
+            before = os.fstat(descriptor)
+            if not stat.S_ISREG(before.st_mode) or before.st_size != entry.size_bytes:
+                raise _changed(entry)
+            data = os.read(descriptor, entry.size_bytes + 1)
+            while len(data) < entry.size_bytes:
+                more = os.read(descriptor, entry.size_bytes + 1 - len(data))
+                if not more:
+                    break
+                data += more
+            after = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as exc:
+        raise DiskError(f"cannot read {path}: {exc.strerror}") from exc
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise _changed(entry)
+    return data
 
 
 def _changed(entry: Entry) -> DiskError:

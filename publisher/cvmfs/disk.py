@@ -35,7 +35,7 @@ def make_folder(path: Path, mode: int = FOLDER_MODE) -> None:
             path.chmod(mode)
 
 
-def write_new(path: Path, data: bytes, mode: int = FILE_MODE) -> None:
+def write_new(path: Path | str, data: bytes, mode: int = FILE_MODE) -> None:
     """Writes a file that must not exist, without waiting for the disk."""
     with failing_as("write", path):
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)

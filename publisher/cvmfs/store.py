@@ -17,6 +17,7 @@ from publisher.cvmfs.disk import failing_as, make_folder, sync_filesystem, sync_
 
 _BATCH_BYTES = 1 << 30
 _BATCH_OBJECTS = 50_000
+_MANY_FOLDERS = 16
 _TXN = "data/txn"
 _PREFIX = "afpub-"
 
@@ -43,9 +44,13 @@ class ObjectStore:
         self.algorithm = algorithm
         self._index = index
         self._lock = threading.Lock()
-        self._waiting: dict[str, tuple[Path, int]] = {}
+        self._waiting: dict[str, str] = {}
+        """Temporary files by the names that they will get."""
         self._waiting_bytes = 0
         self._counter = itertools.count()
+        self._prefix = f"{folder}/"
+        """Joined as text: there are many objects, and path objects take longer than the calls that use them."""
+        self._temporary = f"{folder}/{_TXN}/{_PREFIX}{os.getpid()}-"
         self._objects = 0
         self._stored_bytes = 0
         make_folder(folder / "data")
@@ -83,18 +88,18 @@ class ObjectStore:
         name = digest.object_name(kind)
         if self._has(name, len(stored)):
             return
-        temporary = self.folder / _TXN / f"{_PREFIX}{os.getpid()}-{next(self._counter)}"
+        temporary = f"{self._temporary}{next(self._counter)}"
         write_new(temporary, stored)
         with self._lock:
             twin = name in self._waiting
             if not twin:
-                self._waiting[name] = (temporary, len(stored))
+                self._waiting[name] = temporary
                 self._waiting_bytes += len(stored)
                 self._objects += 1
                 self._stored_bytes += len(stored)
             full = self._waiting_bytes > _BATCH_BYTES or len(self._waiting) > _BATCH_OBJECTS
         if twin:
-            temporary.unlink()
+            os.unlink(temporary)  # noqa: PTH108 - a path as text
         elif full:
             self.flush()
 
@@ -104,7 +109,7 @@ class ObjectStore:
             if name in self._waiting:
                 return True
         try:
-            return (self.folder / name).stat().st_size == size_bytes
+            return os.stat(self._prefix + name).st_size == size_bytes  # noqa: PTH116 - a path as text
         except OSError:
             return False
 
@@ -118,18 +123,16 @@ class ObjectStore:
             if not self._waiting:
                 return
             sync_filesystem(self.folder)
-            touched = set()
-            for name, (temporary, _) in self._waiting.items():
-                path = self.folder / name
-                if path.parent not in touched:
-                    make_folder(path.parent)
-                    touched.add(path.parent)
+            touched: set[str] = set()
+            for name, temporary in self._waiting.items():
+                path = self._prefix + name
+                parent = path.rpartition("/")[0]
+                if parent not in touched:
+                    make_folder(Path(parent))
+                    touched.add(parent)
                 with failing_as("write", path):
                     os.replace(temporary, path)  # noqa: PTH105 - the call that is atomic, by its own name
-            with failing_as("sync", self.folder / "data"):
-                for parent in touched:
-                    sync_path(parent)
-                sync_path(self.folder / "data")
+            self._sync_names(touched)
             self._waiting.clear()
             self._waiting_bytes = 0
         if self._index is not None:
@@ -139,6 +142,16 @@ class ObjectStore:
         """Forgets contents whose objects are about to be removed: those whose raw digest is not kept."""
         if self._index is not None:
             self._index.forget(is_kept)
+
+    def _sync_names(self, touched: set[str]) -> None:
+        """Waits until the new names are on disk: folder by folder, or all at once where there are many."""
+        if len(touched) > _MANY_FOLDERS:
+            sync_filesystem(self.folder)
+            return
+        with failing_as("sync", self.folder / "data"):
+            for parent in sorted(touched):
+                sync_path(Path(parent))
+            sync_path(self.folder / "data")
 
     def sweep(self) -> None:
         """Removes what publishers left in ``data/txn``; only for the holder of the repository's lock."""
