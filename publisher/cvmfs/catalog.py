@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from publisher.cvmfs import sqlite, xattr
@@ -59,6 +59,7 @@ _COLUMNS = (
     "gid",
     "xattr",
 )
+_CHUNK_COLUMNS = "md5path_1, md5path_2, offset, size, hash"
 RawRow = tuple[object, ...]
 """The columns of a row as they came from the database."""
 _INTEGERS = (0, 1, 2, 3, 4, 6, 7, 8, 10, 13, 14)
@@ -248,6 +249,11 @@ class Catalog:
             groups.setdefault((raw[2], raw[3]), []).append(raw)  # type: ignore[arg-type]
         return groups
 
+    def columns(self) -> Iterator[RawRow]:
+        """All rows of table ``catalog``, then those of ``chunks``, each in the order of their path hashes."""
+        yield from self._query(f"{self._select} ORDER BY md5path_1, md5path_2")
+        yield from self._query(f"SELECT {_CHUNK_COLUMNS} FROM chunks ORDER BY md5path_1, md5path_2, offset")  # noqa: S608 - the names are our own
+
     def rows(self) -> Iterator[Row]:
         """All rows in tree order, the catalog's root first."""
         root = self.root()
@@ -346,23 +352,25 @@ def encode_catalog(contents: CatalogContents) -> bytes:
     return sqlite.build(_TABLES, _filler(contents))
 
 
+def columns_of(rows: Sequence[Row]) -> tuple[list[RawRow], list[RawRow]]:
+    """The rows of tables ``catalog`` and ``chunks``, text as bytes, as :meth:`Catalog.columns` gives them back."""
+    hashes = {row.path: path_hash(row.path) for row in rows}
+    chunks: list[RawRow] = [
+        (*hashes[row.path], chunk.offset, chunk.size_bytes, chunk.digest) for row in rows for chunk in row.chunks
+    ]
+    return [_columns(row, hashes) for row in rows], chunks
+
+
 def _filler(contents: CatalogContents) -> Callable[[sqlite3.Connection], None]:
     def fill(database: sqlite3.Connection) -> None:
-        hashes = {row.path: path_hash(row.path) for row in contents.rows}
+        rows, chunks = columns_of(contents.rows)
         values = [(key, os.fsencode(value)) for key, value in contents.properties.items()]
         database.executemany("INSERT INTO properties VALUES (?, CAST(? AS TEXT))", values)
         database.executemany(
             "INSERT INTO catalog VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, CAST(? AS TEXT), CAST(? AS TEXT), ?, ?, ?)",
-            (_columns(row, hashes) for row in contents.rows),
+            rows,
         )
-        database.executemany(
-            "INSERT INTO chunks VALUES (?, ?, ?, ?, ?)",
-            (
-                (*hashes[row.path], chunk.offset, chunk.size_bytes, chunk.digest)
-                for row in contents.rows
-                for chunk in row.chunks
-            ),
-        )
+        database.executemany("INSERT INTO chunks VALUES (?, ?, ?, ?, ?)", chunks)
         for table, refs in (("nested_catalogs", contents.nested), ("bind_mountpoints", contents.binds)):
             database.executemany(
                 f"INSERT INTO {table} VALUES (CAST(? AS TEXT), ?, ?)",  # noqa: S608 - the names are our own
@@ -384,7 +392,7 @@ def _columns(row: Row, hashes: Mapping[str, PathHash]) -> tuple[object, ...]:
         row.mode,
         row.mtime,
         row.mtimens,
-        row.flags,
+        int(row.flags),
         os.fsencode(row.name),
         os.fsencode(row.target),
         row.uid,

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -15,6 +15,7 @@ CREATE TABLE IF NOT EXISTS contents (
     key BLOB PRIMARY KEY, digest BLOB NOT NULL, stored_bytes INTEGER NOT NULL
 ) WITHOUT ROWID
 """
+_SELECT = "SELECT key, digest, stored_bytes FROM contents"
 
 
 class ContentIndex:
@@ -27,6 +28,8 @@ class ContentIndex:
         self._path = path
         self._lock = threading.Lock()
         self._fresh: dict[bytes, tuple[bytes, int]] = {}
+        self._empty = True
+        """Nothing is written down yet, so that looking there is of no use."""
         self._database = self._open()
 
     def __enter__(self) -> Self:
@@ -44,7 +47,7 @@ class ContentIndex:
                 database = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
                 database.execute("PRAGMA synchronous=OFF")
                 database.execute(_SCHEMA)
-                database.execute("SELECT key, digest, stored_bytes FROM contents LIMIT 1").fetchall()
+                self._empty = not database.execute(f"{_SELECT} LIMIT 1").fetchall()
             except sqlite3.Error:
                 if database is not None:
                     database.close()
@@ -59,18 +62,17 @@ class ContentIndex:
         """The key of a content stored in a certain way."""
         return hashlib.sha256(hashlib.sha256(data).digest() + how.encode()).digest()
 
-    def get(self, key: bytes) -> tuple[bytes, int] | None:
-        """The raw digest and the stored size of a content."""
+    def get(self, keys: Sequence[bytes]) -> dict[bytes, tuple[bytes, int]]:
+        """The raw digests and the stored sizes of those contents that are known, by key."""
         with self._lock:
-            if key in self._fresh:
-                return self._fresh[key]
-            if self._database is None:
-                return None
-            try:
-                row = self._database.execute("SELECT digest, stored_bytes FROM contents WHERE key=?", (key,)).fetchone()
-            except sqlite3.Error:
-                return None
-        return (bytes(row[0]), int(row[1])) if row else None
+            found = {key: self._fresh[key] for key in keys if key in self._fresh}
+            if self._database is None or self._empty or len(found) == len(keys):
+                return found
+            marks = ", ".join("?" * len(keys))
+            with contextlib.suppress(sqlite3.Error):
+                rows = self._database.execute(f"{_SELECT} WHERE key IN ({marks})", tuple(keys))
+                return {key: (bytes(digest), int(size)) for key, digest, size in rows} | found
+        return found
 
     def put(self, key: bytes, digest: bytes, stored_bytes: int) -> None:
         """Remembers a content until :meth:`flush` writes it down."""
@@ -88,6 +90,7 @@ class ContentIndex:
                 self._database.executemany("INSERT OR REPLACE INTO contents VALUES (?, ?, ?)", rows)
                 self._database.execute("COMMIT")
                 self._fresh.clear()
+                self._empty = False
 
     def forget(self, is_kept: Callable[[bytes], bool]) -> None:
         """Forgets all contents whose raw digest is not kept; failing loses nothing, as every answer is checked."""

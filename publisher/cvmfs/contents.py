@@ -108,16 +108,16 @@ class ContentWriter:
         return future
 
     def _store_small(self, entries: tuple[Entry, ...]) -> list[tuple[str, Content]]:
-        result = []
+        contents = []
         for entry in entries:
             if self._stopped.is_set():
-                break
+                return []
             data = entry.content if isinstance(entry.content, bytes) else _read(entry)
             if len(data) != entry.size_bytes:
                 raise _changed(entry)
-            digest = self._store.add(data, ObjectKind.FILE, self._compressor)
-            result.append((entry.path, self._whole(entry, digest)))
-        return result
+            contents.append(data)
+        digests = self._store.add_all(contents, ObjectKind.FILE, self._compressor)
+        return [(entry.path, self._whole(entry, digest)) for entry, digest in zip(entries, digests, strict=True)]
 
     def _whole(self, entry: Entry, digest: Digest) -> Content:
         return Content(

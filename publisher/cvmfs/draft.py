@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from publisher.cvmfs.catalog import SCHEMA, SCHEMA_REVISION, Catalog, CatalogContents, CatalogRef
 from publisher.cvmfs.counters import Counters, Statistics, count
 from publisher.cvmfs.digest import ZERO, Digest
+from publisher.cvmfs.fingerprint import fingerprint, fingerprint_of
 from publisher.cvmfs.rows import Flag, Row
 
 _WRITTEN_ANEW = {
@@ -28,7 +29,8 @@ class Former:
 
     ref: CatalogRef
     revision: int
-    rows: dict[str, Row]
+    fingerprint: bytes
+    """See :mod:`publisher.cvmfs.fingerprint`."""
     nested: dict[str, CatalogRef]
     subtree: Counters
     properties: dict[str, str]
@@ -106,11 +108,11 @@ class Draft:
     def unchanged(self, ttl_s: int | None) -> bool:
         """True when the catalog that was here before says the same."""
         former = self.former
-        if former is None or former.rows != self.rows:
+        if former is None or any(self.mounted_changes()):
             return False
         if ttl_s is not None and former.properties.get("TTL", str(ttl_s)) != str(ttl_s):
             return False
-        return not any(self.mounted_changes())
+        return not self.dirty or former.fingerprint == fingerprint_of(tuple(self.rows.values()))
 
     def mounted_changes(self) -> tuple[list[CatalogRef], list[CatalogRef]]:
         """The nested catalogs that went, and those that came."""
@@ -158,16 +160,25 @@ def draft_of(catalog: Catalog, ref: CatalogRef) -> Draft:
     for row in catalog.rows():
         draft.put(row)
     draft.nested = {each.path: each for each in catalog.nested()}
-    draft.former = Former(
+    draft.former = former_of(catalog, ref)
+    draft.dirty = False
+    return draft
+
+
+def former_of(catalog: Catalog, ref: CatalogRef) -> Former:
+    """What there is to know of a catalog in whose place another one comes.
+
+    Raises:
+        FormatError: the catalog is damaged.
+    """
+    return Former(
         ref=ref,
         revision=catalog.revision,
-        rows=dict(draft.rows),
-        nested=dict(draft.nested),
+        fingerprint=fingerprint(catalog),
+        nested={each.path: each for each in catalog.nested()},
         subtree=catalog.statistics().subtree,
         properties=dict(catalog.properties),
     )
-    draft.dirty = False
-    return draft
 
 
 def _digest(refs: dict[str, CatalogRef], path: str) -> Digest | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from publisher.cvmfs.catalog import CatalogRef, encode_catalog
 from publisher.cvmfs.counters import Counters
 from publisher.cvmfs.digest import Digest
-from publisher.cvmfs.draft import Draft, draft_of, nested_root, plain_directory
+from publisher.cvmfs.draft import Draft, draft_of, former_of, nested_root, plain_directory
 from publisher.cvmfs.reader import Reader
 from publisher.cvmfs.rows import MARKER, VIRTUAL, Content, Flag, Row, name_fault, row_of_entry
 from publisher.errors import NotFoundError, RepositoryError
@@ -172,8 +172,9 @@ class Drafts:
 
     def begin(self, parent: Draft, row: Row) -> Draft:
         """A new nested catalog at a directory; compared with the one that was there when it is written."""
-        former = self._former.get(row.path)
-        draft = Draft(mount=row.path, former=self._read(former).former if former else None)
+        ref = self._former.get(row.path)
+        former = former_of(self._reader.catalog(ref), ref) if ref else None
+        draft = Draft(mount=row.path, former=former)
         draft.put(nested_root(row))
         parent.put(replace(row, flags=row.flags | Flag.MOUNT_POINT))
         self._loaded[row.path] = draft

@@ -16,6 +16,8 @@ from publisher.errors import AfpubError, RepositoryError
 SIDE_FOLDER = ".afpub"
 """What afpub keeps beside a repository; no reader needs it, and no web server should show it (mode 0700)."""
 _FILE = "settings.json"
+_USUAL = 5
+_USUAL_ZLIB = 6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,8 +28,8 @@ class Settings:
     """What names objects; every client knows SHA-1."""
     compression: str = "zlib"
     """``zlib`` or ``none``."""
-    compression_level: int = 6
-    """1 (fast) to 12 (small)."""
+    compression_level: int = 0
+    """1 (fast) to 12 (small); 0 is the usual one: 6 of zlib, and 5 of libdeflate, which stores as many bytes."""
     reference_compressor: bool = False
     """Compress with zlib, as the CVMFS tools do, so that objects get the same names as theirs; slower."""
     chunk_least: int = 4 << 20
@@ -53,7 +55,8 @@ class Settings:
     def compressor(self) -> Compressor:
         """How file contents are stored."""
         kind = Compression.ZLIB if self.compression == "zlib" else Compression.NONE
-        return Compressor(compression=kind, level=self.compression_level, reference=self.reference_compressor)
+        level = self.compression_level or (_USUAL_ZLIB if self.reference_compressor else _USUAL)
+        return Compressor(compression=kind, level=level, reference=self.reference_compressor)
 
     @property
     def chunk_rule(self) -> ChunkRule:

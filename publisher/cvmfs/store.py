@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,25 +63,36 @@ class ObjectStore:
             return StoreTotals(objects=self._objects, stored_bytes=self._stored_bytes)
 
     def add(self, data: bytes, kind: ObjectKind, compressor: Compressor) -> Digest:
-        """Stores a content and gives its digest; known contents are neither compressed nor written again.
+        """Stores a content and gives its digest; see :meth:`add_all`."""
+        return self.add_all((data,), kind, compressor)[0]
+
+    def add_all(self, contents: Sequence[bytes], kind: ObjectKind, compressor: Compressor) -> list[Digest]:
+        """Stores contents and gives their digests; known ones are neither compressed nor written again.
 
         Raises:
             DiskError: the disk is full or broken.
         """
-        key = b""
-        if self._index is not None:
-            key = ContentIndex.key(data, f"{self.algorithm} {compressor.key}")
-            known = self._index.get(key)
-            if known is not None:
-                digest = Digest(raw=known[0], algorithm=self.algorithm)
-                if self._has(digest.object_name(kind), known[1]):
-                    return digest
+        index = self._index
+        if index is None:
+            return [self._store(data, kind, compressor)[0] for data in contents]
+        how = f"{self.algorithm} {compressor.key}"
+        keys = [ContentIndex.key(data, how) for data in contents]
+        known = index.get(keys)
+        digests = []
+        for key, data in zip(keys, contents, strict=True):
+            raw, size_bytes = known.get(key, (b"", 0))
+            digest = Digest(raw=raw, algorithm=self.algorithm) if raw else None
+            if digest is None or not self._has(digest.object_name(kind), size_bytes):
+                digest, size_bytes = self._store(data, kind, compressor)
+                index.put(key, digest.raw, size_bytes)
+            digests.append(digest)
+        return digests
+
+    def _store(self, data: bytes, kind: ObjectKind, compressor: Compressor) -> tuple[Digest, int]:
         stored = compressor.compress(data)
         digest = self.algorithm.digest(stored)
         self.put(digest, kind, stored)
-        if self._index is not None:
-            self._index.put(key, digest.raw, len(stored))
-        return digest
+        return digest, len(stored)
 
     def put(self, digest: Digest, kind: ObjectKind, stored: bytes) -> None:
         """Stores the bytes of an object under a digest that was computed from them."""
