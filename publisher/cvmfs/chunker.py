@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import BinaryIO
+from typing import Protocol
 
 from publisher.errors import RepositoryError
 
@@ -56,7 +56,7 @@ def hits(x: int, threshold: int) -> bool:
     return min(distance, (1 << 32) - distance) < threshold
 
 
-def window_value(data: bytes, at: int) -> int:
+def window_value(data: bytes | bytearray, at: int) -> int:
     """The value x after stepping over the byte at ``at``; the window lies before it."""
     value = 0
     for byte in data[at - _WINDOW + 1 : at + 1]:
@@ -64,7 +64,7 @@ def window_value(data: bytes, at: int) -> int:
     return value & _ALL
 
 
-def first_hit(data: bytes, start: int, stop: int, threshold: int) -> int:
+def first_hit(data: bytes | bytearray, start: int, stop: int, threshold: int) -> int:
     """The first position in start..stop-1 where the rule cuts, or -1; 32 bytes before start must be there."""
     at = start
     while at < stop:
@@ -76,7 +76,7 @@ def first_hit(data: bytes, start: int, stop: int, threshold: int) -> int:
     return -1
 
 
-def _candidates(data: bytes, start: int, stop: int, threshold: int) -> Iterator[int]:
+def _candidates(data: bytes | bytearray, start: int, stop: int, threshold: int) -> Iterator[int]:
     """Positions whose bits 30 down to the free ones are all equal, and bit 31 not, or all of them ones.
 
     Every hit is among them; zeros, of which files have many, are not.
@@ -120,25 +120,38 @@ def _repeat(byte: int, count: int) -> int:
     return int.from_bytes(bytes((byte,)) * count, "little")
 
 
-def chunks(stream: BinaryIO, rule: ChunkRule) -> Iterator[bytes]:
-    """The chunks of a stream, one after the other; a single one where nothing cuts it."""
-    buffer = b""
+class Stream(Protocol):
+    """What is cut; files and :class:`io.BytesIO` are such streams."""
+
+    def readinto(self, buffer: memoryview, /) -> int | None:
+        """Reads into the buffer; the number of bytes, which is 0 at the end."""
+        ...
+
+
+def chunks(stream: Stream, rule: ChunkRule, *, expected_bytes: int | None = None) -> Iterator[bytes]:
+    """The chunks of a stream, one after the other; a single one where nothing cuts it.
+
+    Args:
+        stream: read to its end.
+        rule: where it is cut.
+        expected_bytes: how long it is likely to be; spares memory.
+    """
+    room = rule.most + 1 if expected_bytes is None else min(rule.most, expected_bytes) + 1
+    buffer = bytearray(room)
+    view = memoryview(buffer)
+    held = 0
     while True:
-        while len(buffer) <= rule.most:  # a short read is not the end of the file
-            block = stream.read(rule.most + 1 - len(buffer))
-            if not block:
-                break
-            buffer += block
-        cut = _cut(buffer, rule)
-        if buffer or cut:
-            yield buffer[:cut]
-        buffer = buffer[cut:]
-        if not buffer:
+        while held < room and (count := stream.readinto(view[held:])):  # a short read is not the end of the file
+            held += count
+        if not held:
             return
+        cut = _cut(buffer, held, rule)
+        yield bytes(view[:cut])
+        held -= cut
+        view[:held] = view[cut : cut + held]
 
 
-def _cut(buffer: bytes, rule: ChunkRule) -> int:
-    size = len(buffer)
+def _cut(buffer: bytearray, size: int, rule: ChunkRule) -> int:
     if rule.fixed:
         return min(size, rule.average)
     if size <= rule.least:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
 
 from publisher.cvmfs.chunker import ChunkRule, chunks
 from publisher.cvmfs.compression import Compressor
@@ -25,7 +24,9 @@ from publisher.tree import Entry, Kind
 _BATCH_FILES = 64
 _BATCH_BYTES = 4 << 20
 _AHEAD = 3
-"""How many jobs wait for each worker: keeps both busy, and at most a few big pieces in memory."""
+"""How many jobs wait for each worker: keeps both busy."""
+_AHEAD_BYTES = 96 << 20
+"""Most bytes of them all, so that memory does not grow with the number of workers."""
 
 _READ_ONLY = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -48,7 +49,8 @@ class ContentWriter:
         self._rule = rule
         self._jobs = jobs
         self._pool = ThreadPoolExecutor(max_workers=jobs, thread_name_prefix="contents")
-        self._running: set[Future[object]] = set()
+        self._running: dict[Future[object], int] = {}
+        """What is under way, with its bytes."""
         self._stopped = threading.Event()
 
     def store_all(self, entries: Iterable[Entry], progress: Callable[[int, int], None]) -> dict[str, Content]:
@@ -86,25 +88,27 @@ class ContentWriter:
             small.append(entry)
             small_bytes += entry.size_bytes
             if len(small) >= _BATCH_FILES or small_bytes >= _BATCH_BYTES:
-                batches.append(self._submit(self._store_small, tuple(small)))
+                batches.append(self._submit(small_bytes, self._store_small, tuple(small)))
                 progress(len(small), small_bytes)
                 small, small_bytes = [], 0
         if small:
-            batches.append(self._submit(self._store_small, tuple(small)))
+            batches.append(self._submit(small_bytes, self._store_small, tuple(small)))
             progress(len(small), small_bytes)
         for batch in batches:
             found.update(batch.result())
         for file in big:
             found[file.entry.path] = self._content(file)
 
-    def _submit(self, work: Callable[..., object], *values: object) -> Future:  # type: ignore[type-arg]
+    def _submit(self, size_bytes: int, work: Callable[..., object], *values: object) -> Future:  # type: ignore[type-arg]
         """Hands out work, waiting while much of it is under way; a failure is raised as soon as it is seen."""
-        while len(self._running) >= self._jobs * _AHEAD:
-            done, self._running = wait(self._running, return_when=FIRST_COMPLETED)
-            for future in done:
+        while self._running and (
+            len(self._running) >= self._jobs * _AHEAD or sum(self._running.values()) + size_bytes > _AHEAD_BYTES
+        ):
+            for future in wait(self._running, return_when=FIRST_COMPLETED).done:
+                del self._running[future]
                 future.result()
         future = self._pool.submit(work, *values)
-        self._running.add(future)
+        self._running[future] = size_bytes
         return future
 
     def _store_small(self, entries: tuple[Entry, ...]) -> list[tuple[str, Content]]:
@@ -133,24 +137,26 @@ class ContentWriter:
         offset = 0
         for piece in self._pieces(entry):
             if held is not None:
-                file.pieces.append((offset, len(held), self._submit(self._store_piece, held, ObjectKind.CHUNK)))
+                file.pieces.append(
+                    (offset, len(held), self._submit(len(held), self._store_piece, held, ObjectKind.CHUNK))
+                )
                 offset += len(held)
             held = piece
         assert held is not None
         if file.pieces:
-            file.pieces.append((offset, len(held), self._submit(self._store_piece, held, ObjectKind.CHUNK)))
+            file.pieces.append((offset, len(held), self._submit(len(held), self._store_piece, held, ObjectKind.CHUNK)))
         else:
-            file.whole = self._submit(self._store_piece, held, ObjectKind.FILE)
+            file.whole = self._submit(len(held), self._store_piece, held, ObjectKind.FILE)
         if offset + len(held) != entry.size_bytes:
             raise _changed(entry)
         return file
 
     def _pieces(self, entry: Entry) -> Iterator[bytes]:
         if isinstance(entry.content, bytes):
-            yield from chunks(io.BytesIO(entry.content), self._rule)
+            yield from chunks(io.BytesIO(entry.content), self._rule, expected_bytes=entry.size_bytes)
             return
         with _opened(entry) as stream:
-            yield from chunks(stream, self._rule)
+            yield from chunks(stream, self._rule, expected_bytes=entry.size_bytes)
 
     def _store_piece(self, data: bytes, kind: ObjectKind) -> bytes:
         return self._store.add(data, kind, self._compressor).raw
@@ -170,13 +176,13 @@ class ContentWriter:
 
 
 @contextlib.contextmanager
-def _opened(entry: Entry) -> Iterator[BinaryIO]:
+def _opened(entry: Entry) -> Iterator[io.FileIO]:
     """The file of an entry; raises DiskError when it is not what the tree says, before reading and after."""
     if not isinstance(entry.content, Path):
         raise RepositoryError(f"/{entry.path} is a file without content")
     with failing_as("read", entry.content):
         descriptor = os.open(entry.content, _READ_ONLY)
-        with os.fdopen(descriptor, "rb", buffering=0) as stream:
+        with io.FileIO(descriptor) as stream:
             before = os.fstat(descriptor)
             if not stat.S_ISREG(before.st_mode) or before.st_size != entry.size_bytes:
                 raise _changed(entry)
