@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -59,7 +60,6 @@ _COLUMNS = (
     "gid",
     "xattr",
 )
-_CHUNK_COLUMNS = "md5path_1, md5path_2, offset, size, hash"
 RawRow = tuple[object, ...]
 """The columns of a row as they came from the database."""
 _INTEGERS = (0, 1, 2, 3, 4, 6, 7, 8, 10, 13, 14)
@@ -251,8 +251,12 @@ class Catalog:
 
     def columns(self) -> Iterator[RawRow]:
         """All rows of table ``catalog``, then those of ``chunks``, each in the order of their path hashes."""
-        yield from self._query(f"{self._select} ORDER BY md5path_1, md5path_2")
-        yield from self._query(f"SELECT {_CHUNK_COLUMNS} FROM chunks ORDER BY md5path_1, md5path_2, offset")  # noqa: S608 - the names are our own
+        chunks = "SELECT md5path_1, md5path_2, offset, size, hash FROM chunks"
+        try:
+            yield from self._database.execute(f"{self._select} ORDER BY md5path_1, md5path_2")
+            yield from self._database.execute(f"{chunks} ORDER BY md5path_1, md5path_2, offset")
+        except sqlite.DAMAGE as exc:
+            raise FormatError(f"{self.where} is a damaged database ({exc})") from None
 
     def rows(self) -> Iterator[Row]:
         """All rows in tree order, the catalog's root first."""
@@ -352,25 +356,26 @@ def encode_catalog(contents: CatalogContents) -> bytes:
     return sqlite.build(_TABLES, _filler(contents))
 
 
-def columns_of(rows: Sequence[Row]) -> tuple[list[RawRow], list[RawRow]]:
-    """The rows of tables ``catalog`` and ``chunks``, text as bytes, as :meth:`Catalog.columns` gives them back."""
-    hashes = {row.path: path_hash(row.path) for row in rows}
-    chunks: list[RawRow] = [
-        (*hashes[row.path], chunk.offset, chunk.size_bytes, chunk.digest) for row in rows for chunk in row.chunks
-    ]
-    return [_columns(row, hashes) for row in rows], chunks
+def columns_of(rows: Sequence[Row]) -> Iterator[RawRow]:
+    """The columns of rows, text as bytes, as :meth:`Catalog.columns` gives them; rows of table ``chunks`` behind."""
+    hashes = {row.path: path_hash(row.path) for row in rows if row.is_directory}
+    for row in rows:
+        yield _columns(row, hashes)
+    for row in rows:
+        for chunk in row.chunks:
+            yield (*path_hash(row.path), chunk.offset, chunk.size_bytes, chunk.digest)
 
 
 def _filler(contents: CatalogContents) -> Callable[[sqlite3.Connection], None]:
     def fill(database: sqlite3.Connection) -> None:
-        rows, chunks = columns_of(contents.rows)
+        columns = columns_of(contents.rows)
         values = [(key, os.fsencode(value)) for key, value in contents.properties.items()]
         database.executemany("INSERT INTO properties VALUES (?, CAST(? AS TEXT))", values)
         database.executemany(
             "INSERT INTO catalog VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, CAST(? AS TEXT), CAST(? AS TEXT), ?, ?, ?)",
-            rows,
+            itertools.islice(columns, len(contents.rows)),
         )
-        database.executemany("INSERT INTO chunks VALUES (?, ?, ?, ?, ?)", chunks)
+        database.executemany("INSERT INTO chunks VALUES (?, ?, ?, ?, ?)", columns)
         for table, refs in (("nested_catalogs", contents.nested), ("bind_mountpoints", contents.binds)):
             database.executemany(
                 f"INSERT INTO {table} VALUES (CAST(? AS TEXT), ?, ?)",  # noqa: S608 - the names are our own
@@ -381,10 +386,10 @@ def _filler(contents: CatalogContents) -> Callable[[sqlite3.Connection], None]:
     return fill
 
 
-def _columns(row: Row, hashes: Mapping[str, PathHash]) -> tuple[object, ...]:
-    parent = hashes.get(row.parent) if row.path else None
+def _columns(row: Row, directories: Mapping[str, PathHash]) -> RawRow:
+    parent = directories.get(row.parent) if row.path else None
     return (
-        *hashes[row.path],
+        *(directories.get(row.path) or path_hash(row.path)),
         *(parent or parent_hash(row.path)),
         (row.group << 32) | row.links,
         row.digest,

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 
 from publisher.cvmfs.catalog import Catalog, RawRow, columns_of
+from publisher.cvmfs.pathhash import path_hash
 from publisher.cvmfs.rows import Row
 
 
@@ -20,12 +21,7 @@ def fingerprint(catalog: Catalog) -> bytes:
 
 def fingerprint_of(rows: Sequence[Row]) -> bytes:
     """The digest that a catalog with these rows has."""
-    entries, chunks = columns_of(rows)
-    return _digest([*sorted(entries, key=_place), *sorted(chunks, key=_place)])
-
-
-def _place(raw: RawRow) -> tuple[object, ...]:
-    return raw[:3]  # a chunk's third column is its offset; no two rows of table catalog share the first two
+    return _digest(columns_of(sorted(rows, key=lambda row: path_hash(row.path))))
 
 
 def _digest(columns: Iterable[RawRow]) -> bytes:
