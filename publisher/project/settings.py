@@ -74,7 +74,7 @@ def load_settings(root: Path) -> Settings:
         prefix=table.named("prefix", RepoPath, ""),
         repository=root / table.text("repository", f"repositories/{fqrn}"),
         keys=root / table.text("keys", "keys"),
-        work=root / table.text("work", "build/work"),
+        work=root / table.text("work", "build/afpub"),
         backend=table.choice("backend", ("embedded",), "embedded"),
         argv=kernels.choice("argv", ("resource_dir", "absolute"), "resource_dir"),
         apt_mirror=build.text("apt_mirror", ""),

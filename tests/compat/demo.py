@@ -43,7 +43,7 @@ def release_demo(clone: Path, root: Path) -> Demo:
     """Releases ``manifests/demo.toml`` into a new repository; images that are built already are reused."""
     for name in ("images", "kernelspecs", "manifests"):
         (root / name).symlink_to(clone / name)
-    builds = clone / "build/work/images"
+    builds = clone / "build/afpub/images"
     builds.mkdir(parents=True, exist_ok=True)
     (root / "work").mkdir()
     (root / "work/images").symlink_to(builds)

@@ -43,7 +43,7 @@ def test_a_whole_dockerfile(convert, tmp_path):
         "RUN apt-get update && \\\n"
         "    # a comment inside\n"
         "    apt-get install -y x\n"
-        "WORKDIR /work\n"
+        "WORKDIR /app\n"
         "COPY a.txt .\n"
         'ENTRYPOINT ["python3", "-c", "print(1)"]\n'
     )
@@ -57,7 +57,7 @@ def test_a_whole_dockerfile(convert, tmp_path):
         "    TAG=12@sha256:00\n"
         "\n"
         "%files\n"
-        "    a.txt /work/a.txt\n"
+        "    a.txt /app/a.txt\n"
         "\n"
         "%post\n"
         '    export PATH="/opt/bin:$PATH"\n'
