@@ -65,8 +65,8 @@ def test_a_whole_dockerfile(convert, tmp_path):
         "    set +e\n"
         "    apt-get update && apt-get install -y x\n"
         "    )\n"
-        "    mkdir -p /work\n"
-        "    cd /work\n"
+        "    mkdir -p /app\n"
+        "    cd /app\n"
         "\n"
         "%environment\n"
         '    export PATH="/opt/bin:$PATH"\n'
