@@ -1,4 +1,4 @@
-"""Commands that keep a repository in order: gc."""
+"""Commands that keep a repository in order: gc, republish."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from publisher.cli.options import Keys, Repo, Wait
 from publisher.cli.places import find_place, now
 from publisher.cvmfs.digest import ObjectKind
 from publisher.cvmfs.gc import GRACE, Collection, Revision, collect_garbage, preview_garbage
+from publisher.cvmfs.republish import republish as republish_revision
 from publisher.errors import UsageError
+from publisher.names import TagName
 
 _KINDS = {
     ObjectKind.FILE: "files",
@@ -28,6 +30,7 @@ _DAYS = GRACE.days
 def register(repo: typer.Typer) -> None:
     """Adds the commands."""
     _gc(repo)
+    _republish(repo)
 
 
 def _gc(app: typer.Typer) -> None:
@@ -112,3 +115,31 @@ def _collection_json(done: Collection) -> dict[str, object]:
 
 def _revision_json(row: Revision) -> dict[str, object]:
     return {"revision": row.number, "root_hash": f"{row.root}", "published_s": row.added_s, "why": list(row.why)}
+
+
+def _republish(app: typer.Typer) -> None:
+    @command(app)
+    def republish(
+        session: Session,
+        revision: Annotated[str, typer.Argument(help="A tag, revision number or root digest.")],
+        repo: Repo = "",
+        keys: Keys = None,
+        tag: Annotated[str, typer.Option(help="Name of the new revision.")] = "",
+        wait: Wait = 0.0,
+    ) -> None:
+        """Make the tree of an earlier revision the newest one again, all of it, as a new revision."""
+        place = find_place(session, repo, keys=keys)
+        done = republish_revision(
+            place.folder,
+            int(revision) if revision.isdigit() else revision,
+            keys_folder=place.key_folder(),
+            now=now(),
+            tag=TagName(tag) if tag else None,
+            description=f"republish_{revision}",
+            wait_s=wait,
+        )
+        text = f"the tree of {revision} is revision {done.revision}"
+        session.screen.result(
+            {"revision": done.revision, "root_hash": f"{done.root.digest}", "new": done.changed},
+            lines=(text if done.changed else f"{text} already: nothing to do",),
+        )

@@ -191,9 +191,9 @@ def publish(  # noqa: PLR0913 - one call with everything a revision is made of
         work = _Work(held, limits or Limits(), jobs or min(_MAX_JOBS, os.cpu_count() or 1), progress)
         outcome = work.apply(grafts, removals)
         work.tell("manifest")
-        history = _tagged(reader, outcome, held.now_s, tag, description)
+        history = tagged_history(reader, outcome, held.now_s, tag, description)
         if outcome.changed or history is not None:
-            _commit(held, outcome, history or reader.history())
+            commit_outcome(held, outcome, history or reader.history())
         totals = held.store.totals
         return PublishResult(
             revision=outcome.revision,
@@ -209,7 +209,7 @@ def publish(  # noqa: PLR0913 - one call with everything a revision is made of
         )
 
 
-def _tagged(reader: Reader, outcome: Outcome, now_s: int, name: str | None, description: str) -> History | None:
+def tagged_history(reader: Reader, outcome: Outcome, now_s: int, name: str | None, description: str) -> History | None:
     """The tag database after the change; None when it stays as it is."""
     history = reader.history()
     head = Tag(
@@ -234,7 +234,8 @@ def _tagged(reader: Reader, outcome: Outcome, now_s: int, name: str | None, desc
     return replace(result, previous=str(reader.manifest.history or ""))
 
 
-def _commit(held: Session, outcome: Outcome, history: History) -> None:
+def commit_outcome(held: Session, outcome: Outcome, history: History) -> None:
+    """Makes a new root catalog the newest revision."""
     manifest = held.reader.manifest
     reflog = read_reflog(held.folder, manifest, held.reader.history())
     change = Commit(

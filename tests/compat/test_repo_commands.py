@@ -121,6 +121,17 @@ def test_earlier_revisions_can_be_read(published, package):
     assert "has no tag 'tool-9.9'" in done.tail
 
 
+def test_a_tagged_tree_comes_back(published, package):
+    (package / "bin/tool").write_text("broken")
+    published("repo", "publish", package, "/sw/tool/1.0", "--repo", "repository")
+    done = published("repo", "republish", "tool-1.0", "--repo", "repository", "--tag", "again")
+    assert done.stdout == "the tree of tool-1.0 is revision 4"
+    assert published("repo", "cat", "/sw/tool/1.0/bin/tool", "--repo", "repository").stdout.endswith("echo 1")
+    done = published("repo", "republish", "tool-1.0", "--repo", "repository")
+    assert done.stdout == "the tree of tool-1.0 is revision 4 already: nothing to do"
+    assert "no problems found" in published("repo", "fsck", "--repo", "repository").stdout
+
+
 def test_garbage_is_collected(published, package):
     for number in range(3):
         (package / "bin/tool").write_text(f"{number}")

@@ -22,6 +22,7 @@ from publisher.cvmfs.digest import Algorithm, Digest
 from publisher.cvmfs.export import export
 from publisher.cvmfs.gc import collect_garbage
 from publisher.cvmfs.reader import open_repository
+from publisher.cvmfs.republish import republish
 from publisher.cvmfs.rotation import finish_rotation, rotate_key
 from publisher.cvmfs.serve import serving
 from publisher.cvmfs.signing import resign_whitelist
@@ -316,6 +317,13 @@ def test_collection_keeps_what_the_cvmfs_tools_keep(several, require_tool, tmp_p
     assert {name for name in ours if not name.endswith("H")} == {name for name in left if not name.endswith("H")}
     assert {name for name in left if name.endswith("H")} <= ours
     assert len({name for name in ours if name.endswith("H")}) <= len({name for name in left if name.endswith("H")}) + 1
+
+
+def test_republished_tree_satisfies(several, satisfied):
+    republish(several.folder, "good", keys_folder=several.keys, now=repository.NOW + timedelta(days=8))
+    satisfied(several)
+    collect_garbage(several.folder, keys_folder=several.keys, now=repository.NOW + timedelta(days=9))
+    satisfied(several)
 
 
 def test_client_reads_on_after_a_collection(several, require_tool, require_root, tmp_path):
