@@ -21,10 +21,14 @@ from publisher.cvmfs.create import create_repository
 from publisher.cvmfs.digest import Algorithm
 from publisher.cvmfs.keys import KeyFiles, create_keys
 from publisher.cvmfs.reader import Stored
+from publisher.cvmfs.repair import Origin
+from publisher.cvmfs.repair import repair as repair_repository
 from publisher.cvmfs.settings import Settings
+from publisher.cvmfs.source import source_of
 from publisher.errors import NotFoundError, UsageError
 from publisher.names import Fqrn, RepoPath, TagName
 from publisher.project.settings import CatalogBounds
+from publisher.report import Report
 from publisher.staging.catalogs import check_split, split
 from publisher.staging.normalize import Policy, normalize
 from publisher.staging.secrets import check_secrets
@@ -217,13 +221,32 @@ def _fsck(app: typer.Typer) -> None:
         repo: Repo = "",
         key: Key = None,
         data: Annotated[bool, typer.Option(help="Read every object and check its digest and size.")] = True,
+        repair: Annotated[bool, typer.Option("--repair", help="Repair what can be repaired, then check.")] = False,
+        keys: Keys = None,
+        mirror: Annotated[str, typer.Option(help="Folder or address of a copy that may have the objects.")] = "",
+        from_tree: Annotated[
+            tuple[str, str], typer.Option("--from-tree", help="A folder that was published, and the path there.")
+        ] = ("", ""),
     ) -> None:
         """Check a repository: signatures, catalogs, counters, links between them, every object."""
-        place = find_place(session, repo, public_key=key)
+        place = find_place(session, repo, keys=keys, public_key=key)
+        if not repair and (mirror or any(from_tree)):
+            raise UsageError("nothing is repaired without being asked", hint="add --repair")
+        origin = Origin(folder=Path(from_tree[0]), at=RepoPath(from_tree[1])) if from_tree[0] else None
         public_key = key or (KeyFiles(folder=place.keys, fqrn=place.fqrn()).public_key if place.keys else None)
         with session.screen.progress() as progress:
+            done = Report()
+            if repair:
+                progress.step(f"repairing {place.location}")
+                done = repair_repository(
+                    place.folder,
+                    keys_folder=place.key_folder(),
+                    now=now(),
+                    mirror=source_of(mirror) if mirror else None,
+                    origin=origin,
+                )
             progress.step(f"checking {place.location}")
-            report = check(place.location, public_key=public_key.read_bytes() if public_key else None, data=data)
+            report = done + check(place.location, public_key=public_key.read_bytes() if public_key else None, data=data)
         session.screen.report(report)
         session.conclude(report, f"{place.location} is damaged")
         session.screen.result(report.to_json(), lines=("no problems found",))

@@ -102,7 +102,7 @@ def read_reflog(folder: Path, manifest: Manifest, history: History) -> Reflog:
     """
     path = folder / REFLOG_NAME
     if not path.exists():
-        return _rebuilt(manifest, history)
+        return rebuilt_reflog(manifest, history)
     with failing_as("read", path):
         data = path.read_bytes()
     hint = f"remove {path} to have it made anew from the tags"
@@ -135,7 +135,7 @@ def _named(manifest: Manifest) -> tuple[tuple[str, Digest | None, RefKind], ...]
     )
 
 
-def _rebuilt(manifest: Manifest, history: History) -> Reflog:
+def rebuilt_reflog(manifest: Manifest, history: History) -> Reflog:
     """A reflog of what can still be known: the tagged revisions and the newest one."""
     refs = [Ref(digest=tag.root, kind=RefKind.CATALOG, added_s=tag.published_s) for tag in history.tags]
     refs += [

@@ -100,7 +100,7 @@ def choose(reader: Reader, reflog: Reflog, *, oldest_s: int) -> Kept:
         roots[ref.digest] = replace(former, why=(*former.why, why))
 
     since_s: list[int] = []
-    for number, (ref, added_s) in enumerate(_trunk(reader, times, oldest_s)):
+    for number, (ref, added_s) in enumerate(trunk(reader, times, oldest_s)):
         keep(ref, "grace period" if number else "newest")
         since_s.append(added_s)
     for tag in reader.tags():
@@ -112,7 +112,7 @@ def choose(reader: Reader, reflog: Reflog, *, oldest_s: int) -> Kept:
     return Kept(roots=chosen, reflog=_kept_reflog(reflog, set(roots), reader.manifest, min(since_s)))
 
 
-def _trunk(reader: Reader, times: dict[Digest, int], oldest_s: int) -> Iterator[tuple[CatalogRef, int]]:
+def trunk(reader: Reader, times: dict[Digest, int], oldest_s: int) -> Iterator[tuple[CatalogRef, int]]:
     """The newest revision and those before it, back to the one that was the newest at a moment."""
     manifest = reader.manifest
     ref = CatalogRef(path="", digest=manifest.root, size_bytes=manifest.root_size_bytes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import sys
 import urllib.request
 from pathlib import Path
@@ -175,6 +176,26 @@ def test_fsck_says_yes_and_no(published, tmp_path):
     done = published("repo", "fsck", "--repo", "repository", code=1)
     assert damaged.name in done.tail
     assert document(published("repo", "fsck", "--repo", "repository", "--json", code=1))["ok"] is False
+
+
+def test_fsck_repairs(published, package, tmp_path):
+    shutil.copytree(tmp_path / "repository", tmp_path / "mirror")
+    rows = document(published("repo", "ls", "/sw/tool/1.0/bin", "--repo", "repository", "--json"))["entries"]
+    digest = rows[0]["digest"]
+    lost = tmp_path / f"repository/data/{digest[:2]}/{digest[2:]}"
+    words = ("repo", "fsck", "--repo", "repository")
+    for how in (("--mirror", "mirror"), ("--from-tree", package, "/sw/tool/1.0")):
+        lost.unlink()
+        assert "is missing" in published(*words, code=1).tail
+        assert "add --repair" in published(*words, *how, code=2).tail
+        assert "is missing" in published(*words, "--repair", code=1).tail
+        done = published(*words, "--repair", *how)
+        assert "no problems found" in done.stdout
+        assert f"note data/{digest[:2]}/{digest[2:]}: " in done.tail
+    (tmp_path / "repository/.cvmfsreflog").unlink()
+    assert "the reflog is missing" in published(*words, code=1).tail
+    assert "note .cvmfsreflog: made anew: " in published(*words, "--repair").tail
+    assert "no problems found" in published(*words).stdout
 
 
 def test_a_foreign_key_is_not_trusted(published, tmp_path):

@@ -1,0 +1,264 @@
+"""Repairing a repository: what is damaged or missing comes from a mirror, or is made anew from the published folder.
+
+Nothing is believed: an object is put in place only when its bytes have the digest of its name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+
+from publisher.cvmfs.catalog import CatalogRef
+from publisher.cvmfs.check_objects import parse_object_name
+from publisher.cvmfs.commit import commit_reflog, read_reflog, rebuilt_reflog, reflog_stands
+from publisher.cvmfs.compression import Compression, Compressor
+from publisher.cvmfs.digest import Digest, ObjectKind
+from publisher.cvmfs.disk import failing_as, make_folder, sync_path
+from publisher.cvmfs.loading import open_catalog
+from publisher.cvmfs.marking import KIND_OF_REF, Marks, trunk
+from publisher.cvmfs.publish import Session, session
+from publisher.cvmfs.reader import Reader, Stored
+from publisher.cvmfs.reflog import Ref, RefKind, Reflog
+from publisher.cvmfs.source import Source, is_there, object_blocks
+from publisher.errors import AfpubError, FormatError, RepositoryError, TrustError
+from publisher.names import RepoPath
+from publisher.report import Finding, Report, collect, note
+from publisher.tree import FolderTree, Kind
+
+_KINDS = {(kind.value or "-").encode(): kind for kind in ObjectKind}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Origin:
+    """A folder that was published, and where."""
+
+    folder: Path
+    at: RepoPath
+
+
+@dataclass(kw_only=True, slots=True)
+class _Work:
+    held: Session
+    mirror: Source | None
+    lost: dict[tuple[bytes, ObjectKind], Digest] = field(default_factory=dict)
+    """Objects that no mirror had."""
+    findings: list[Finding] = field(default_factory=list)
+    complete: bool = True
+    """All catalogs could be read, so that what nothing refers to is known."""
+
+    def did(self, name: str, message: str) -> None:
+        self.findings.append(note("repaired", name, message))
+
+
+def repair(
+    folder: Path, *, keys_folder: Path, now: datetime, mirror: Source | None = None, origin: Origin | None = None
+) -> Report:
+    """Repairs what can be repaired; what was done, as notes. What is still wrong is for a check to say.
+
+    Args:
+        folder: the repository.
+        keys_folder: holds its certificate and its private repository key.
+        now: the present.
+        mirror: a replica, or a copy of the folder, that may have the objects.
+        origin: a folder that was published, from which the contents of files are made anew.
+
+    Raises:
+        TransactionOpenError: a publisher holds the repository.
+        TrustError: the keys or the whitelist do not allow to change it.
+        RepositoryError: its manifest is damaged.
+        DiskError: a file cannot be written.
+    """
+    with session(folder, keys_folder=keys_folder, now=now) as held:
+        work = _Work(held=held, mirror=mirror)
+        marks = _catalogs(work)
+        for number in range(256):
+            _objects(work, number, marks)
+        if origin is not None and work.lost:
+            _from_folder(work, origin)
+        _reflog(work)
+    return collect(work.findings)
+
+
+def _catalogs(work: _Work) -> Marks:
+    """Every object that is referred to; catalogs that are damaged are repaired on the way."""
+    marks = Marks()
+    reader = work.held.reader
+    manifest = reader.manifest
+    for digest, kind in (
+        (manifest.certificate, ObjectKind.CERTIFICATE),
+        (manifest.history, ObjectKind.HISTORY),
+        (manifest.metainfo, ObjectKind.METAINFO),
+    ):
+        if digest is not None:
+            marks.add(digest.raw, kind)
+            _ensure(work, digest, kind)
+    waiting = [CatalogRef(path="", digest=manifest.root, size_bytes=manifest.root_size_bytes)]
+    try:
+        waiting += [CatalogRef(path="", digest=tag.root, size_bytes=tag.size_bytes) for tag in reader.tags()]
+    except (RepositoryError, TrustError):
+        work.complete = False
+    waiting += [CatalogRef(path="", digest=ref.digest, size_bytes=0) for ref in _earlier(reader)]
+    seen: set[Digest] = set()
+    while waiting:
+        ref = waiting.pop()
+        if ref.digest not in seen:
+            seen.add(ref.digest)
+            marks.add(ref.digest.raw, ObjectKind.CATALOG)
+            _ensure(work, ref.digest, ObjectKind.CATALOG)
+            waiting += _look_into(work, ref, marks)
+    return marks
+
+
+def _look_into(work: _Work, ref: CatalogRef, marks: Marks) -> tuple[CatalogRef, ...]:
+    try:
+        catalog = open_catalog(work.held.reader.source, ref)
+        try:
+            for raw, kind in catalog.objects():
+                marks.add(raw, kind)
+            return *catalog.nested(), *(replace(bound, path="") for bound in catalog.binds())
+        finally:
+            catalog.close()
+    except (RepositoryError, TrustError):
+        work.complete = False
+        return ()
+
+
+def _good(source: Source, digest: Digest, kind: ObjectKind) -> bool:
+    try:
+        for _ in object_blocks(source, digest, kind):
+            pass
+    except (RepositoryError, TrustError):
+        return False
+    return True
+
+
+def _ensure(work: _Work, digest: Digest, kind: ObjectKind) -> None:
+    """Repairs an object that is missing or damaged, or remembers that it is lost."""
+    if _good(work.held.reader.source, digest, kind):
+        return
+    if work.mirror is not None:
+        with contextlib.suppress(RepositoryError, TrustError):
+            _put(work.held.folder, digest, kind, object_blocks(work.mirror, digest, kind))
+            work.did(digest.object_name(kind), f"fetched from {work.mirror.where}")
+            return
+    work.lost[digest.raw, kind] = digest
+
+
+def _put(folder: Path, digest: Digest, kind: ObjectKind, blocks: Iterable[bytes]) -> None:
+    """Puts an object in the place of what is there; the blocks raise when they are not the right ones."""
+    path = folder / digest.object_name(kind)
+    temporary = folder / "data" / "txn" / f"afpub-{os.getpid()}-repair"
+    make_folder(path.parent)
+    with failing_as("write", path):
+        with temporary.open("wb") as file:
+            for block in blocks:
+                file.write(block)
+            os.fchmod(file.fileno(), 0o644)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)  # noqa: PTH105 - the call that is atomic, by its own name
+        sync_path(path.parent)
+
+
+def _objects(work: _Work, number: int, marks: Marks) -> None:
+    """Repairs the objects of one folder, and removes damaged ones that nothing refers to."""
+    folder = work.held.folder
+    wanted = marks.folder(number)
+    for digest, kind in list(_present(folder, number)):
+        key = Marks.key(digest.raw, kind)
+        if key in wanted:
+            wanted.remove(key)
+            _ensure(work, digest, kind)
+        elif work.complete and not _good(work.held.reader.source, digest, kind):
+            name = digest.object_name(kind)
+            with failing_as("remove", folder / name):
+                (folder / name).unlink()
+            work.did(name, "was damaged and needed by nothing: removed")
+    for key in sorted(wanted):
+        _ensure(work, Digest(raw=key[:-1], algorithm=work.held.reader.manifest.algorithm), _KINDS[key[-1:]])
+
+
+def _present(folder: Path, number: int) -> Iterator[tuple[Digest, ObjectKind]]:
+    place = folder / "data" / f"{number:02x}"
+    if place.is_dir():
+        for path in sorted(place.iterdir()):
+            with contextlib.suppress(FormatError):
+                yield parse_object_name(f"data/{place.name}/{path.name}")
+
+
+def _from_folder(work: _Work, origin: Origin) -> None:
+    reader = work.held.reader
+    roots = {reader.manifest.root, *(tag.root for tag in reader.tags())}
+    for root in roots:
+        with reader.at(root) as revision:
+            for entry in FolderTree(folder=origin.folder):
+                if entry.kind is Kind.FILE and isinstance(entry.content, Path) and work.lost:
+                    with contextlib.suppress(RepositoryError, TrustError):
+                        stored = revision.lookup(f"{origin.at}/{entry.path}")
+                        if stored is not None and stored.entry.size_bytes == entry.size_bytes:
+                            _remake(work, stored, entry.content)
+
+
+def _remake(work: _Work, stored: Stored, path: Path) -> None:
+    pieces = [
+        (Digest(raw=each.digest, algorithm=stored.algorithm), each.offset, each.size_bytes) for each in stored.chunks
+    ]
+    kind = ObjectKind.CHUNK if pieces else ObjectKind.FILE
+    if not pieces and stored.digest is not None:
+        pieces = [(stored.digest, 0, stored.entry.size_bytes)]
+    for digest, offset, size_bytes in pieces:
+        if (digest.raw, kind) in work.lost:
+            with failing_as("read", path), path.open("rb") as file:
+                file.seek(offset)
+                data = file.read(size_bytes)
+            for compressor in _compressors(work.held.settings.compressor, stored.compression):
+                made = compressor.compress(data)
+                if digest.algorithm.digest(made) == digest:
+                    _put(work.held.folder, digest, kind, [made])
+                    del work.lost[digest.raw, kind]
+                    work.did(digest.object_name(kind), f"made anew from {path}")
+                    break
+
+
+def _compressors(own: Compressor, compression: Compression) -> Iterator[Compressor]:
+    """The ways in which an object may have been stored, the most likely first."""
+    if compression is Compression.NONE:
+        yield Compressor(compression=Compression.NONE)
+        return
+    if own.compression is Compression.ZLIB:
+        yield own
+    yield Compressor(reference=True)
+    for level in range(1, 13):
+        yield Compressor(level=level)
+
+
+def _reflog(work: _Work) -> None:
+    held = work.held
+    manifest = held.reader.manifest
+    try:
+        history = held.reader.history()
+    except AfpubError:
+        return  # without its tags the reflog would forget them
+    try:
+        reflog = read_reflog(held.folder, manifest, history)
+        right = reflog_stands(held.folder, manifest)
+    except AfpubError:
+        reflog, right = rebuilt_reflog(manifest, history), False
+    source = held.reader.source
+    kept = [ref for ref in reflog.refs if is_there(source, ref.digest.object_name(KIND_OF_REF[ref.kind]))]
+    if right and len(kept) == len(reflog.refs):
+        return
+    wanted = Reflog(fqrn=manifest.fqrn, refs=tuple(kept)).with_refs(_earlier(held.reader))
+    commit_reflog(held.folder, held.store, held.signer, manifest, wanted)
+    work.did(".cvmfsreflog", f"made anew: {len(wanted.refs)} roots")
+
+
+def _earlier(reader: Reader) -> Iterator[Ref]:
+    """The revisions before the newest, as far as they are there."""
+    with contextlib.suppress(RepositoryError, TrustError):
+        for ref, added_s in trunk(reader, {}, -1):
+            yield Ref(digest=ref.digest, kind=RefKind.CATALOG, added_s=added_s)
