@@ -22,6 +22,7 @@ from publisher.cvmfs.digest import Algorithm, Digest
 from publisher.cvmfs.export import export
 from publisher.cvmfs.gc import collect_garbage
 from publisher.cvmfs.reader import open_repository
+from publisher.cvmfs.repair import repair
 from publisher.cvmfs.republish import republish
 from publisher.cvmfs.rotation import finish_rotation, rotate_key
 from publisher.cvmfs.serve import serving
@@ -373,3 +374,23 @@ def test_client_does_not_notice_that_the_key_is_rotated(tmp_path, require_tool, 
         remount()
         assert (top / "a/f").read_bytes() == b"finished"
         satisfied_over_http(repo)
+
+
+@pytest.mark.parametrize("name", vectors.NAMES)
+def test_care_for_a_repository_of_the_cvmfs_tools(tmp_path, satisfied, name):
+    """What they wrote is collected, repaired, republished, and gets a new key."""
+    keys = tmp_path / "keys"
+    shutil.copytree(vectors.VECTORS / name / "keys", keys)
+    repo = Repo(vectors.extract(name, tmp_path / name), keys)
+    more = {"keys_folder": keys, "now": vectors.NOW}
+    done = collect_garbage(repo.folder, grace=timedelta(0), enable=True, **more)
+    assert done.dropped
+    assert done.objects_removed >= len(done.dropped)
+    satisfied(repo)
+    (repo.folder / ".cvmfsreflog").unlink()
+    assert [finding.where for finding in repair(repo.folder, **more).findings] == [".cvmfsreflog"]
+    satisfied(repo)
+    assert republish(repo.folder, "trunk-previous", **more).changed
+    satisfied(repo)
+    rotate_key(repo.folder, **more)
+    satisfied(repo)
