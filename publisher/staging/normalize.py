@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,8 @@ from publisher.tree import Entry, Kind
 
 _SPECIAL: Final = (Kind.FIFO, Kind.SOCKET, Kind.CHAR, Kind.BLOCK)
 _SET_ID: Final = 0o6000
+_ODD: Final = re.compile(r"[\x00-\x1f\udc80-\udcff]")
+"""Control characters, and bytes that are not UTF-8 as :func:`os.fsdecode` gives them."""
 _FILE_LIMIT_BYTES: Final = 1024 * 1024 * 1024
 """CVMFS_FILE_MBYTE_LIMIT, 1024 MB by default: servers warn or refuse above it."""
 
@@ -100,7 +103,7 @@ def _remarks(entry: Entry, place: str) -> Iterator[Finding]:
             "a layer's whiteout is left in the tree: files are missing from the image",
             hint="rebuild the image; the tool that unpacked its layers did not finish",
         )
-    if any(ord(char) < 32 or 0xDC80 <= ord(char) <= 0xDCFF for char in entry.name):
+    if _ODD.search(entry.name):
         yield warning("odd-name", place, "the name holds control characters or is not UTF-8")
     if entry.kind is Kind.FILE and entry.size_bytes > _FILE_LIMIT_BYTES:
         size = entry.size_bytes / _FILE_LIMIT_BYTES
