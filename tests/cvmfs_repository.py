@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import base64
 import os
+import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -28,6 +30,7 @@ SMALL = Settings(chunk_least=65536, chunk_average=131072, chunk_most=262144)
 def shared_keys() -> Path:
     """One set of keys for all tests of a run: making them takes most of a second."""
     folder = Path(mkdtemp(prefix="afpub-test-keys-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     create_keys(FQRN, folder, now=NOW)
     return folder
 

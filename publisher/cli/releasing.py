@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from publisher.cli.arriving import wait_until_there
 from publisher.cli.common import Session, command
 from publisher.cli.places import backend_of, now
 from publisher.images.built import BuiltImage
@@ -28,6 +29,10 @@ _NO_VERSION = ImageVersion("0")
 """An image that is built for itself gets no version."""
 Manifest = Annotated[Path, typer.Argument(help="A release manifest, such as manifests/demo.toml.")]
 Wait = Annotated[float, typer.Option("--wait", help="Seconds to wait for another publisher.")]
+WaitForAll = Annotated[
+    float,
+    typer.Option("--wait", help="Seconds to wait for another publisher, and then until the stratum 1s have it."),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -159,7 +164,7 @@ def _release(app: typer.Typer) -> None:
         manifest: Manifest,
         channel: Annotated[str, typer.Option(help="Channel instead of the manifest's.")] = "",
         dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop before publishing.")] = False,
-        wait: Wait = 0.0,
+        wait: WaitForAll = 0.0,
     ) -> None:
         """Build, validate, publish and read back a release, in one revision; all or nothing."""
         project = session.project()
@@ -174,9 +179,16 @@ def _release(app: typer.Typer) -> None:
                 on_report=session.screen.report,
             )
             outcome = run_release(bench, load_manifest(manifest), options)
+            version = outcome.plan.manifest.version
+            arrived = wait_until_there(project.settings, version, wait, progress) if wait and not dry_run else None
         session.screen.table("", ("kernel", "ready in", "interrupted in"), _probe_rows(outcome))
+        if arrived is not None:
+            report = arrived.report(now(), final=True)
+            session.screen.report(report)
+            session.conclude(report, f"release {version} is published, but has not arrived everywhere")
         session.screen.result(
-            _outcome_json(project, outcome, dry_run=dry_run),
+            _outcome_json(project, outcome, dry_run=dry_run)
+            | {"arrived": [row.place.name for row in arrived.counted] if arrived else None},
             lines=_outcome_lines(project, outcome, dry_run=dry_run),
         )
 

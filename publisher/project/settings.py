@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from publisher.names import Fqrn, RepoPath
-from publisher.project.toml import read_toml
+from publisher.project.toml import Table, read_toml
 
 SETTINGS_FILE = "afpub.toml"
 
@@ -17,6 +17,21 @@ class CatalogBounds:
 
     min_entries: int = 1_000
     max_entries: int = 200_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PropagationSettings:
+    """Where a revision has to arrive before people are told of it."""
+
+    stratum0: str = ""
+    """Folder or address of what is published; empty: the repository that the project publishes into."""
+    stratum1: tuple[str, ...] = ()
+    """Addresses, ``@fqrn@`` allowed; none: those of the CVMFS client of the machine."""
+    sites: tuple[tuple[str, str], ...] = ()
+    """Pairs of a site's name and the address of what ``afpub status --here --json`` wrote there."""
+    mount: str = "/cvmfs"
+    quorum: str = "all"
+    """How many of the stratum 1s and sites must have it: a number, ``majority`` or ``all``."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +57,7 @@ class Settings:
     unreadable: str = "repair"
     """Files that others cannot read are made readable (``repair``) or stop the release (``refuse``)."""
     catalogs: CatalogBounds = CatalogBounds()
+    propagation: PropagationSettings = PropagationSettings()
 
 
 def find_project(start: Path) -> Path | None:
@@ -80,7 +96,26 @@ def load_settings(root: Path) -> Settings:
         apt_mirror=build.text("apt_mirror", ""),
         unreadable=policy.choice("unreadable", ("repair", "refuse"), "repair"),
         catalogs=bounds,
+        propagation=_propagation(table.table("propagation")),
     )
     for part in (table, kernels, build, policy, catalogs):
         part.done()
+    return settings
+
+
+def _propagation(table: Table) -> PropagationSettings:
+    plain = PropagationSettings()
+    settings = PropagationSettings(
+        stratum0=table.text("stratum0", plain.stratum0),
+        stratum1=table.texts("stratum1"),
+        sites=table.pairs("sites"),
+        mount=table.text("mount", plain.mount),
+        quorum=table.text("quorum", plain.quorum),
+    )
+    table.done()
+    for url in (*settings.stratum1, *(address for _, address in settings.sites)):
+        if "://" not in url and not url.startswith("/"):
+            raise table.problem(f"{url!r} is neither an address nor an absolute path")
+    if settings.quorum not in {"all", "majority"} and not (settings.quorum.isdigit() and int(settings.quorum)):
+        raise table.problem(f"'quorum' is {settings.quorum!r}", hint='a number above 0, "majority" or "all"')
     return settings

@@ -18,7 +18,7 @@ LAYERS = (
     {"tools", "tree", "machine", "doctor"},
     {"project", "records", "cvmfs"},
     {"backends"},
-    {"images", "kernels", "staging", "validation", "sites"},
+    {"images", "kernels", "staging", "validation", "sites", "propagation"},
     {"pipeline", "release"},
     {"cli"},
 )
@@ -29,6 +29,7 @@ ONLY_IN = {
     "rich": "cli.console",
     "typer": "cli",
     "spython": "images.dockerfile",
+    "prometheus_client": "propagation.metrics",
 }
 """Where a foreign library may be imported: a module, or a folder with everything in it."""
 
