@@ -1,4 +1,4 @@
-"""Commands that look at what is published: list, show, verify, export, serve, site."""
+"""Commands that look at what is published: list, show, verify, export, site."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from typing import Annotated
 import typer
 
 from publisher.cli.common import Session, command
-from publisher.cli.places import Place, find_place
+from publisher.cli.places import find_place
 from publisher.cvmfs.export import export as export_tree
 from publisher.cvmfs.reader import Reader
-from publisher.cvmfs.serve import RepositoryServer
 from publisher.errors import UsageError
 from publisher.names import ChannelName, Fqrn, RepoPath
 from publisher.project.settings import find_project, load_settings
@@ -28,7 +27,7 @@ Prefix = Annotated[str, typer.Option(help="Folder of the repository below which 
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
-    for register_one in (_list, _show, _verify, _export, _serve, _site):
+    for register_one in (_list, _show, _verify, _export, _site):
         register_one(app)
 
 
@@ -189,40 +188,6 @@ def _export(app: typer.Typer) -> None:
             {"channel": channel, "release": row.release, "folder": f"{folder}", "jupyter_path": f"{jupyter}"},
             lines=(f"release {row.release} is in {folder}", f"  export JUPYTER_PATH={jupyter}"),
         )
-
-
-def _serve(app: typer.Typer) -> None:
-    @command(app)
-    def serve(
-        session: Session,
-        repo: Annotated[str, typer.Option(help="Folder of the repository; default: the project's.")] = "",
-        host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-        port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8000,
-    ) -> None:
-        """Serve the repository over HTTP to CVMFS clients until Ctrl-C."""
-        place = find_place(session, repo)
-        fqrn = place.fqrn()
-        with RepositoryServer(
-            (host, port),
-            {fqrn: place.folder},
-            on_request=lambda path, code: session.screen.detail(f"{code} {path}"),
-        ) as server:
-            url = f"{server.url}/cvmfs/{fqrn}"
-            session.screen.result({"fqrn": fqrn, "url": url}, lines=_serve_lines(place, fqrn, url))
-            try:
-                server.serve_forever()
-            except KeyboardInterrupt:
-                session.screen.say("stopped")
-
-
-def _serve_lines(place: Place, fqrn: Fqrn, url: str) -> tuple[str, ...]:
-    key = f"{place.keys}/{fqrn}.pub" if place.keys else f"{fqrn}.pub"
-    return (
-        f"{fqrn} is served at {url} (Ctrl-C ends it). A CVMFS client needs:",
-        f"  CVMFS_SERVER_URL={url.replace(fqrn, '@fqrn@')}",
-        "  CVMFS_HTTP_PROXY=DIRECT",
-        f"  CVMFS_PUBLIC_KEY={key}",
-    )
 
 
 def _site(app: typer.Typer) -> None:
