@@ -32,6 +32,8 @@ class CellResult:
     seconds: float = 0.0
     images: int = 0
     """Pictures displayed."""
+    kinds: frozenset[str] = frozenset()
+    """What came: ``stdout``, ``stderr``, ``display_data``, ``execute_result``, ``error``, ``input_request``."""
 
 
 @dataclass(slots=True)
@@ -42,9 +44,11 @@ class _Collected:
     images: int = 0
     status: str = ""
     idle: bool = False
+    kinds: set[str] = field(default_factory=set)
 
     def take(self, kind: str, content: Mapping[str, object]) -> None:
         """Adds what one message on the IOPub channel brings."""
+        self.kinds.add(str(content["name"]) if kind == "stream" else kind)
         if kind == "stream":
             sink = self.stderr if content["name"] == "stderr" else self.output
             sink.append(str(content["text"]))
@@ -60,22 +64,31 @@ class _Collected:
             self.idle = content["execution_state"] == "idle"
 
 
-async def run_cell(client: AsyncKernelClient, code: str, *, timeout_s: float) -> CellResult:
-    """What a cell printed, and how it ended; it always returns, also when the kernel dies."""
+async def run_cell(client: AsyncKernelClient, code: str, *, timeout_s: float, answer: str | None = None) -> CellResult:
+    """What a cell printed, and how it ended; it always returns, also when the kernel dies.
+
+    Args:
+        client: of the kernel, with channels started.
+        code: the cell.
+        timeout_s: seconds after which the answer is no longer waited for.
+        answer: what is typed when the cell asks for a line; None forbids it to ask.
+    """
     begun = time.monotonic()
-    message = client.execute(code, allow_stdin=False)
-    return await wait_for_cell(client, message, code=code, deadline=begun + timeout_s, begun=begun)
+    message = client.execute(code, allow_stdin=answer is not None)
+    return await wait_for_cell(client, message, code=code, deadline=begun + timeout_s, begun=begun, answer=answer)
 
 
-async def wait_for_cell(
-    client: AsyncKernelClient, message: str, *, code: str, deadline: float, begun: float
+async def wait_for_cell(  # noqa: PLR0913 - the cell, its times, its answer
+    client: AsyncKernelClient, message: str, *, code: str, deadline: float, begun: float, answer: str | None = None
 ) -> CellResult:
     """What a cell printed that was sent before as ``message``; times are of :func:`time.monotonic`."""
     collected = _Collected()
+    questions = asyncio.create_task(_answer_questions(client, message, collected, answer))
     await asyncio.gather(
         _follow_output(client, message, collected, deadline),
         _follow_reply(client, message, collected, deadline),
     )
+    questions.cancel()
     return CellResult(
         code=code,
         status=collected.status,
@@ -84,6 +97,7 @@ async def wait_for_cell(
         traceback=collected.traceback,
         seconds=time.monotonic() - begun,
         images=collected.images,
+        kinds=frozenset(collected.kinds - {"status", "execute_input"}),
     )
 
 
@@ -111,6 +125,17 @@ async def _follow_output(client: AsyncKernelClient, message: str, collected: _Co
             continue
         if _answers(received, message):
             collected.take(received["msg_type"], received["content"])
+
+
+async def _answer_questions(client: AsyncKernelClient, message: str, collected: _Collected, answer: str | None) -> None:
+    while answer is not None and not collected.status:
+        try:
+            received = await client.get_stdin_msg(timeout=_POLL_S)
+        except Empty:
+            continue
+        if _answers(received, message):
+            collected.kinds.add(received["msg_type"])
+            client.input(answer)
 
 
 async def _follow_reply(client: AsyncKernelClient, message: str, collected: _Collected, deadline: float) -> None:

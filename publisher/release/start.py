@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from publisher.kernels.probe import ProbeOptions, ProbeResult, Target, probe
+from publisher.kernels.probe import ProbeOptions, ProbeResult, probe
+from publisher.kernels.targets import Target
 from publisher.progress import Progress
 from publisher.project.kernel import KernelDefinition
 from publisher.release.layout import JUPYTER

@@ -15,8 +15,9 @@ import pytest
 from compat.machine_image import IPYKERNEL, PREFIXES, definition, publish
 
 from publisher import tools
-from publisher.kernels.probe import ProbeOptions, Target, probe
+from publisher.kernels.probe import ProbeOptions, probe
 from publisher.kernels.processes import left_over
+from publisher.kernels.targets import Target
 from publisher.project.kernel import SmokeCell
 
 LAUNCHER = Path("publisher/kernels/libexec")
@@ -178,6 +179,20 @@ def test_kernel_ends_when_its_server_is_killed(binds, published, tmp_path, home)
         assert left_over(kernel, marker="no such marker", wait_s=0)
         os.kill(server, signal.SIGKILL)
         assert left_over(kernel, marker="no such marker", wait_s=30) == ()
+
+
+def test_nothing_of_ours_is_in_the_kernels_process_group(binds, published, tmp_path):
+    """ipykernel ends the children in its group before itself, and would wait in vain for one that nobody reaps."""
+    published.release("2026.11.1", definition(tmp_path, "py"))
+    children = "import os, psutil; found = psutil.Process().children(recursive=True)"
+    cells = (
+        SmokeCell(code=f"{children}; [child.cmdline()[1] for child in found]", expect="libexec/watch"),
+        SmokeCell(code="[child.pid for child in found if os.getpgid(child.pid) == os.getpgrp()]", expect=r"^\[\]$"),
+    )
+    (result,) = probe(
+        [Target(kernel_dir=published.kernel("py"), smoke=cells)], ProbeOptions(scratch=tmp_path / "scratch")
+    )
+    assert result.report.ok, result.report
 
 
 def test_history_is_kept_in_memory_unless_asked_for(binds, published, tmp_path):
