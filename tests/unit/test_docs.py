@@ -45,3 +45,8 @@ def test_every_exit_code_of_the_launcher_is_explained_to_sites():
     page = (ROOT / "docs" / "sites.md").read_text(encoding="utf-8")
     assert codes
     assert codes == set(re.findall(r"^\| (\d+) \|", page, re.MULTILINE))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_document_holds_the_marks_of_a_merge(page):
+    assert re.findall(r"^(?:<{7}|={7}|>{7})(?: |$)", page.read_text(encoding="utf-8"), re.MULTILINE) == []
