@@ -15,8 +15,6 @@ KERNELS = "share/jupyter/kernels"
 """Where the kernels are below a release's folder; ``share/jupyter`` is what a site puts into JUPYTER_PATH."""
 LIBEXEC = "libexec"
 _SOURCES = Path(__file__).parent / LIBEXEC
-_PROGRAMS = ("launch", "start", "watch")
-_LIBRARIES = ("common.sh",)
 _FORMAT = 1
 """Format of kernel.conf; the launcher of a release reads its own only."""
 _NO_HISTORY = "--HistoryManager.hist_file=:memory:"
@@ -55,9 +53,13 @@ def render_kernel(
 
 def render_libexec(*, mtime_s: int = 0) -> tuple[Entry, ...]:
     """The files that all kernels of a release share, paths relative to the release's ``libexec`` folder."""
-    programs = [_file(name, (_SOURCES / name).read_bytes(), mode=0o755, mtime_s=mtime_s) for name in _PROGRAMS]
-    libraries = [_file(name, (_SOURCES / name).read_bytes(), mtime_s=mtime_s) for name in _LIBRARIES]
-    return tuple(pre_order(programs + libraries))
+    contents = {path.name: path.read_bytes() for path in _SOURCES.iterdir() if path.is_file()}
+    return tuple(
+        pre_order(
+            _file(name, content, mode=0o755 if content.startswith(b"#!") else 0o644, mtime_s=mtime_s)
+            for name, content in contents.items()
+        )
+    )
 
 
 def render_release(

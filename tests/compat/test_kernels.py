@@ -306,6 +306,74 @@ def test_own_packages_are_seen_by_the_usersite_twin_only(binds, published, tmp_p
     assert twin.cells[0].output == "'seen'\n"
 
 
+# ------------------------------------------------------------------ any program in a kernel's environment
+
+
+@pytest.fixture
+def run_program(published, tmp_path, home):
+    """Runs a program in the environment of a kernel, as terminals and batch jobs do."""
+    published.release("2026.11.1", definition(tmp_path, "shell", user_setup="~/setups"))
+
+    def run(*words, **values):
+        given = {"env": {**os.environ, "HOME": str(home)}, "cwd": tmp_path, "timeout_s": 60, **values}
+        redirected = ["sh", "-c", 'exec "$0" "$@" <"$IN"', published.kernel("shell") / "launch", "--run"]
+        (tmp_path / "in").write_text("in")
+        given["env"]["IN"] = str(tmp_path / "in")
+        return tools.run([*redirected, *words], check=False, **given)
+
+    return run
+
+
+def test_any_program_runs_where_the_kernel_would(binds, published, run_program, home, tmp_path):
+    (home / "setups").write_text("export MINE=yes; cat\n")
+    work = tmp_path / "work here"
+    work.mkdir()
+    done = run_program(
+        *("sh", "-c", 'cat; printf "%s|" "$PWD" "$MINE" "$AFPUB_RUN" "$@"; exit 7', "sh", "a b", "*", ""),
+        cwd=work,
+    )
+    libexec = published.prefix / "releases/2026.11.1/libexec"
+    assert done.stdout == f"in{work}|yes|{libexec}/afpub-run|a b|*||", done.tail
+    assert done.returncode == 7
+
+
+def test_program_that_is_not_in_the_environment(binds, published, run_program):
+    done = run_program("nope")
+    assert done.returncode == 127
+    assert done.tail == (
+        "afpub: the program 'nope' is not in the environment of the kernel 'The shell kernel' "
+        f"(image {published.prefix}/images/machine/1)"
+    )
+
+
+def test_signal_ends_the_program(binds, published, run_program, tmp_path):
+    log = tmp_path / "log"
+    argv = [published.kernel("shell") / "launch", "--run", "sh", "-c", "echo up; exec sleep 88"]
+    with tools.spawn(argv, env=os.environ, log=log) as pid:
+        deadline = time.monotonic() + 60
+        while "up" not in log.read_text():
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+        os.kill(pid, signal.SIGTERM)
+        assert left_over(pid, marker="no such marker", wait_s=30) == ()
+
+
+def test_users_packages_are_set_when_all_else_is(binds, published, run_program):
+    (published.prefix / "releases/2026.11.1/libexec/packages.sh").write_text(
+        'set_user_packages() { export SEEN="$PYTHONNOUSERSITE,$program,$AFPUB_KERNEL"; }\n'
+    )
+    done = run_program("printenv", "SEEN")
+    assert done.stdout == f"1,{sys.executable},shell", done.tail
+
+
+@pytest.mark.parametrize("words", [(), ("--run",), ("--help",), ("a", "b")])
+def test_launcher_that_is_called_wrongly(published, run_program, tmp_path, words):
+    launch = published.kernel("shell") / "launch"
+    done = tools.run([launch, *words], check=False)
+    assert done.returncode == 64
+    assert done.tail == f"afpub: usage: {launch} CONNECTION_FILE, or {launch} --run PROGRAM [ARGUMENT...]"
+
+
 # ------------------------------------------------------------------ set-up of users and experiments
 
 
@@ -527,8 +595,9 @@ def test_site_binds_are_made_where_they_exist(require_tool, launch, published, t
     with (published.kernel("shell") / "kernel.conf").open("a") as conf:
         conf.write(f"BIND={tmp_path}/data:/data:ro\nBIND=/no/such/folder\n")
     words = launch(env={"AFPUB_SHOW": "1"}).stdout.splitlines()
-    assert f"{tmp_path}/data:/data:ro" in words
-    assert "/no/such/folder" not in words
+    binds = words[words.index("--bind") + 1].split(",")
+    assert f"{tmp_path}/data:/data:ro" in binds
+    assert "/no/such/folder" not in binds
 
 
 @pytest.mark.parametrize("name", ["launch", "start", "watch", "common.sh"])

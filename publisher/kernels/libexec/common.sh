@@ -10,6 +10,10 @@ EX_NOUSERNS=71   # the system does not allow user namespaces
 EX_CONNECTION=72 # the connection file cannot be read or bound
 EX_SETUP=75      # a set-up step in the image failed
 EX_NOCOMMAND=76  # the kernel's program is not in the image
+EX_NOPROGRAM=127 # the program of launch --run is not in the image, as a shell says it
+
+newline='
+'
 
 say() {
     printf 'afpub: %s\n' "$*" >&2
@@ -22,23 +26,21 @@ die() { # CODE SENTENCE...
     exit "$code"
 }
 
-# All values of a key, one a line. The file is data: it is read, never sourced.
-conf_all() {
+# Reads a data file into variables: the values of KEY are in conf_KEY, one a line. It is never sourced.
+load_conf() { # FILE
     while IFS= read -r line || [ -n "$line" ]; do
-        case $line in "$1="*) printf '%s\n' "${line#*=}" ;; esac
-    done <"$kernel_dir/kernel.conf"
+        key=${line%%=*}
+        case $key in
+        '' | *[!A-Z_]*) ;; # comments
+        *) eval "conf_$key=\${conf_$key:+\$conf_$key\$newline}\${line#*=}" ;;
+        esac
+    done <"$1"
 }
 
-# The first value of a key; empty where it is not set.
-conf() {
-    while IFS= read -r line || [ -n "$line" ]; do
-        case $line in "$1="*) printf '%s\n' "${line#*=}" && return 0 ;; esac
-    done <"$kernel_dir/kernel.conf"
-}
-
-check_conf() {
+load_kernel() {
     [ -r "$kernel_dir/kernel.conf" ] ||
         die "$EX_DATA" "$kernel_dir/kernel.conf is missing; a kernel must stay in its release, point JUPYTER_PATH there instead of copying it"
-    [ "$(conf FORMAT)" = 1 ] ||
+    load_conf "$kernel_dir/kernel.conf"
+    [ "${conf_FORMAT:-}" = 1 ] ||
         die "$EX_DATA" "$kernel_dir/kernel.conf is not of format 1: it does not belong to this launcher"
 }
