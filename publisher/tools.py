@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shutil
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 from collections import deque
@@ -269,3 +271,58 @@ def spawn(
         finally:
             if process.poll() is None:
                 end_group(process)
+
+
+@dataclass(frozen=True, slots=True)
+class Partner:
+    """A program that is talked to through its stdin and stdout."""
+
+    stdin: int
+    """Descriptor to write to."""
+    stdout: int
+    """Descriptor to read from."""
+    _process: subprocess.Popen[bytes]
+    _errors: IO[bytes]
+
+    def ended(self) -> tuple[str, str]:
+        """How the program ended, as words, and what it wrote to stderr; waits for its end."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=_GRACE_S)
+        self._errors.seek(0)
+        code = self._process.poll()
+        return "does not answer" if code is None else _ending(code), self._errors.read().decode(errors="replace")
+
+
+@contextlib.contextmanager
+def partner(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None) -> Iterator[Partner]:
+    """A program that runs while the context is open, and is talked to; it ends when its stdin does.
+
+    It is in a session of its own, so that Ctrl-C ends it through us. A failure inside the context kills it at once.
+
+    Raises:
+        ToolError: the program cannot be started.
+    """
+    words = tuple(str(word) for word in argv)
+    with tempfile.TemporaryFile() as errors:
+        try:
+            process = subprocess.Popen(  # noqa: S603 - argv is a list, there is no shell
+                words,
+                env=dict(env) if env is not None else None,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                bufsize=0,
+                start_new_session=True,
+            )
+        except OSError as exc:
+            raise ToolError(f"cannot start {words[0]}: {exc.strerror}") from exc
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with process.stdin, process.stdout:
+            try:
+                yield Partner(process.stdin.fileno(), process.stdout.fileno(), process, errors)
+                process.stdin.close()
+                select.select([process.stdout], [], [], _GRACE_S)  # its end, or a last word that nobody waits for
+            finally:
+                process.kill()
+                process.wait()

@@ -10,10 +10,9 @@ Source: cvmfs/ingestion/chunk_detector.{h,cc} (2.12).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
 
 from publisher.errors import RepositoryError
 
@@ -24,6 +23,8 @@ _LOWEST_OF_TOP = 23
 """Bit 31 is compared with bit 23."""
 _SCAN = 1 << 16
 """Bytes handled as one integer: fits the processor's cache."""
+_STEP = 1 << 20
+"""Bytes read at once."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,41 +121,40 @@ def _repeat(byte: int, count: int) -> int:
     return int.from_bytes(bytes((byte,)) * count, "little")
 
 
-class Stream(Protocol):
-    """What is cut; files and :class:`io.BytesIO` are such streams."""
-
-    def readinto(self, buffer: memoryview, /) -> int | None:
-        """Reads into the buffer; the number of bytes, which is 0 at the end."""
-        ...
+Read = Callable[[int, int], bytes]
+"""The bytes of a file: from where, and how many; fewer only at its end."""
 
 
-def chunks(stream: Stream, rule: ChunkRule, *, expected_bytes: int | None = None) -> Iterator[bytes]:
-    """The chunks of a stream, one after the other; a single one where nothing cuts it.
+def lengths(read: Read, size_bytes: int, rule: ChunkRule) -> Iterator[int]:
+    """The sizes of the chunks of a file, one after the other; a single one where nothing cuts it.
+
+    Only what decides about the cuts is read, which is about half of the file.
 
     Args:
-        stream: read to its end.
+        read: gives its bytes.
+        size_bytes: all of them.
         rule: where it is cut.
-        expected_bytes: how long it is likely to be; spares memory.
     """
-    room = rule.most + 1 if expected_bytes is None else min(rule.most, expected_bytes) + 1
-    buffer = bytearray(room)
-    view = memoryview(buffer)
-    held = 0
-    while True:
-        while held < room and (count := stream.readinto(view[held:])):  # a short read is not the end of the file
-            held += count
-        if not held:
-            return
-        cut = _cut(buffer, held, rule)
-        yield bytes(view[:cut])
-        held -= cut
-        view[:held] = view[cut : cut + held]
+    start = 0
+    while start < size_bytes:
+        length = _length(read, start, size_bytes - start, rule)
+        yield length
+        start += length
 
 
-def _cut(buffer: bytearray, size: int, rule: ChunkRule) -> int:
+def _length(read: Read, start: int, rest: int, rule: ChunkRule) -> int:
     if rule.fixed:
-        return min(size, rule.average)
-    if size <= rule.least:
-        return size
-    at = first_hit(buffer, rule.least, min(size, rule.most), rule.threshold)
-    return at if at >= 0 else min(size, rule.most)
+        return min(rest, rule.average)
+    if rest <= rule.least:
+        return rest
+    most = min(rest, rule.most)
+    at = rule.least
+    while at < most:
+        piece = read(start + at - _WINDOW, min(_STEP, most - at) + _WINDOW)
+        found = first_hit(piece, _WINDOW, len(piece), rule.threshold)
+        if found >= 0:
+            return at + found - _WINDOW
+        if len(piece) <= _WINDOW:  # the file has become shorter, which whoever reads the chunk will notice
+            break
+        at += len(piece) - _WINDOW
+    return most

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
@@ -16,6 +15,38 @@ CREATE TABLE IF NOT EXISTS contents (
 ) WITHOUT ROWID
 """
 _SELECT = "SELECT key, digest, stored_bytes FROM contents"
+Found = dict[bytes, tuple[bytes, int]]
+"""Raw digests and stored sizes, by key."""
+
+
+class StoredIndex:
+    """What was written down, to be read by a process that does not change it."""
+
+    def __init__(self, path: str) -> None:
+        self._database: sqlite3.Connection | None = None
+        if path:
+            with contextlib.suppress(sqlite3.Error):
+                self._database = sqlite3.connect(path, isolation_level=None)
+                self._database.execute("PRAGMA query_only=ON")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._database is not None:
+            self._database.close()
+
+    def get(self, keys: Sequence[bytes]) -> Found:
+        """The raw digests and the stored sizes of those contents that are known, by key."""
+        return {} if self._database is None else _look_up(self._database, keys)
+
+
+def _look_up(database: sqlite3.Connection, keys: Sequence[bytes]) -> Found:
+    marks = ", ".join("?" * len(keys))
+    with contextlib.suppress(sqlite3.Error):
+        rows = database.execute(f"{_SELECT} WHERE key IN ({marks})", tuple(keys))
+        return {key: (bytes(digest), int(size)) for key, digest, size in rows}
+    return {}
 
 
 class ContentIndex:
@@ -25,9 +56,9 @@ class ContentIndex:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._lock = threading.Lock()
-        self._fresh: dict[bytes, tuple[bytes, int]] = {}
+        self._fresh: Found = {}
         self._empty = True
         """Nothing is written down yet, so that looking there is of no use."""
         self._database = self._open()
@@ -44,7 +75,7 @@ class ContentIndex:
         for _ in range(2):
             database = None
             try:
-                database = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+                database = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
                 database.execute("PRAGMA synchronous=OFF")
                 database.execute(_SCHEMA)
                 self._empty = not database.execute(f"{_SELECT} LIMIT 1").fetchall()
@@ -52,27 +83,23 @@ class ContentIndex:
                 if database is not None:
                     database.close()
                 with contextlib.suppress(OSError):
-                    self._path.unlink()
+                    self.path.unlink()
             else:
                 return database
         return None
 
-    @staticmethod
-    def key(data: bytes, how: str) -> bytes:
-        """The key of a content stored in a certain way."""
-        return hashlib.sha256(hashlib.sha256(data).digest() + how.encode()).digest()
+    @property
+    def empty(self) -> bool:
+        """True when nothing is written down yet."""
+        return self._empty
 
-    def get(self, keys: Sequence[bytes]) -> dict[bytes, tuple[bytes, int]]:
+    def get(self, keys: Sequence[bytes]) -> Found:
         """The raw digests and the stored sizes of those contents that are known, by key."""
         with self._lock:
             found = {key: self._fresh[key] for key in keys if key in self._fresh}
             if self._database is None or self._empty or len(found) == len(keys):
                 return found
-            marks = ", ".join("?" * len(keys))
-            with contextlib.suppress(sqlite3.Error):
-                rows = self._database.execute(f"{_SELECT} WHERE key IN ({marks})", tuple(keys))
-                return {key: (bytes(digest), int(size)) for key, digest, size in rows} | found
-        return found
+            return _look_up(self._database, keys) | found
 
     def put(self, key: bytes, digest: bytes, stored_bytes: int) -> None:
         """Remembers a content until :meth:`flush` writes it down."""
@@ -84,11 +111,10 @@ class ContentIndex:
         with self._lock:
             if self._database is None:
                 return
-            rows = [(key, *value) for key, value in self._fresh.items()]
-            with contextlib.suppress(sqlite3.Error):
+            rows = sorted((key, *value) for key, value in self._fresh.items())  # sorted keys are added much faster
+            with contextlib.suppress(sqlite3.Error), self._database:
                 self._database.execute("BEGIN")
                 self._database.executemany("INSERT OR REPLACE INTO contents VALUES (?, ?, ?)", rows)
-                self._database.execute("COMMIT")
                 self._fresh.clear()
                 self._empty = False
 
@@ -99,6 +125,6 @@ class ContentIndex:
                 return
             rows = self._database.execute("SELECT key, digest FROM contents")
             gone = [(key,) for key, digest in rows if not is_kept(bytes(digest))]
-            self._database.execute("BEGIN")
-            self._database.executemany("DELETE FROM contents WHERE key=?", gone)
-            self._database.execute("COMMIT")
+            with self._database:
+                self._database.execute("BEGIN")
+                self._database.executemany("DELETE FROM contents WHERE key=?", gone)

@@ -1,226 +1,223 @@
-"""Bringing the contents of files into the store: several at a time, big ones in pieces, each read once."""
+"""Bringing the contents of files into the store: small ones many at a time, big ones in pieces."""
 
 from __future__ import annotations
 
-import contextlib
-import io
+import functools
 import os
-import stat
-import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from publisher.cvmfs.chunker import ChunkRule, chunks
+from publisher.cvmfs.chunker import ChunkRule, Read, lengths
 from publisher.cvmfs.compression import Compressor
-from publisher.cvmfs.digest import Digest, ObjectKind
+from publisher.cvmfs.crew import Job, crew_of
+from publisher.cvmfs.digest import ObjectKind
 from publisher.cvmfs.disk import failing_as
+from publisher.cvmfs.packer import READ_ONLY, Packed, Packer, Part, changed
 from publisher.cvmfs.rows import Chunk, Content
 from publisher.cvmfs.store import ObjectStore
-from publisher.errors import DiskError, RepositoryError
+from publisher.errors import RepositoryError
 from publisher.tree import Entry, Kind
 
 _BATCH_FILES = 64
 _BATCH_BYTES = 4 << 20
-_AHEAD = 3
-"""How many jobs wait for each worker: keeps both busy."""
-_AHEAD_BYTES = 96 << 20
-"""Most bytes of them all, so that memory does not grow with the number of workers."""
-
-_READ_ONLY = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_ALONE_FILES = 1_000
+_ALONE_BYTES = 32 << 20
+"""What one process packs in the time that workers take to start."""
 
 
-@dataclass(slots=True)
-class _BigFile:
-    """A file whose pieces are on their way."""
+@dataclass(slots=True, eq=False)
+class _Run:
+    """Entries that follow each other, and the jobs that they wait for."""
 
-    entry: Entry
-    pieces: list[tuple[int, int, Future[bytes]]] = field(default_factory=list)
-    whole: Future[bytes] | None = None
+    entries: list[Entry] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
+    """Of the small files."""
+    bytes: int = 0
+    jobs: list[Job] = field(default_factory=list)
+    big: bool = False
+    """One file, each job a piece of it."""
+
+    @property
+    def full(self) -> bool:
+        return len(self.entries) >= _BATCH_FILES or self.bytes >= _BATCH_BYTES
+
+    @property
+    def done(self) -> bool:
+        return all(job.packed is not None for job in self.jobs)
 
 
 class ContentWriter:
-    """Stores the contents of entries with a few threads; hashing and compressing let Python run on meanwhile."""
+    """Stores the contents of entries, several at a time."""
 
-    def __init__(self, store: ObjectStore, compressor: Compressor, rule: ChunkRule, *, jobs: int) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        compressor: Compressor,
+        rule: ChunkRule,
+        *,
+        jobs: int,
+        progress: Callable[[int, int], None],
+    ) -> None:
+        """Gets ready.
+
+        Args:
+            store: where objects go.
+            compressor: how they are stored.
+            rule: where big files are cut.
+            jobs: processes that work at the same time; 1 is this one alone.
+            progress: gets the number of files and bytes that were just packed.
+        """
         self._store = store
         self._compressor = compressor
         self._rule = rule
         self._jobs = jobs
-        self._pool = ThreadPoolExecutor(max_workers=jobs, thread_name_prefix="contents")
-        self._running: dict[Future[object], int] = {}
-        """What is under way, with its bytes."""
-        self._stopped = threading.Event()
+        self._progress = progress
 
-    def store_all(self, entries: Iterable[Entry], progress: Callable[[int, int], None]) -> dict[str, Content]:
-        """The contents of all files among the entries, by path.
+    def stored(
+        self, entries: Iterable[Entry], *, files: int, size_bytes: int
+    ) -> Iterator[tuple[Entry, Content | None]]:
+        """The entries in their order, files with their contents, as the contents get stored.
 
         Args:
-            entries: the tree; read once.
-            progress: gets the number of files and bytes that were just read.
+            entries: the tree; read once, a little ahead of what is given.
+            files: about how many files there are.
+            size_bytes: about how many bytes they have.
 
         Raises:
             DiskError: a file cannot be read, or is not what the tree says any more.
         """
-        found: dict[str, Content] = {}
-        try:
-            self._feed(entries, found, progress)
-        except BaseException:
-            self._stopped.set()
-            self._pool.shutdown(wait=True, cancel_futures=True)
-            raise
-        self._pool.shutdown(wait=True)
-        return found
+        small = files < _ALONE_FILES and size_bytes < _ALONE_BYTES
+        plan = self._store.plan(self._compressor)
+        with crew_of(1 if small else self._jobs, plan, self._store.known) as crew:
+            waiting: deque[_Run] = deque()
+            for run in self._runs(entries):
+                waiting.append(run)
+                for job in self._begin(run):
+                    self._settle(crew.hand_out(job))
+                while waiting and waiting[0].done:
+                    yield from self._finish(waiting.popleft())
+            while waiting:
+                while not waiting[0].done:
+                    self._settle(crew.wait())
+                yield from self._finish(waiting.popleft())
 
-    def _feed(self, entries: Iterable[Entry], found: dict[str, Content], progress: Callable[[int, int], None]) -> None:
-        small: list[Entry] = []
-        small_bytes = 0
-        batches: list[Future[list[tuple[str, Content]]]] = []
-        big: list[_BigFile] = []
+    def _runs(self, entries: Iterable[Entry]) -> Iterator[_Run]:
+        run = _Run()
         for entry in entries:
-            if entry.kind is not Kind.FILE:
-                continue
-            if entry.size_bytes > self._rule.least:
-                big.append(self._cut(entry))
-                progress(1, entry.size_bytes)
-                continue
-            small.append(entry)
-            small_bytes += entry.size_bytes
-            if len(small) >= _BATCH_FILES or small_bytes >= _BATCH_BYTES:
-                batches.append(self._submit(small_bytes, self._store_small, tuple(small)))
-                progress(len(small), small_bytes)
-                small, small_bytes = [], 0
-        if small:
-            batches.append(self._submit(small_bytes, self._store_small, tuple(small)))
-            progress(len(small), small_bytes)
-        for batch in batches:
-            found.update(batch.result())
-        for file in big:
-            found[file.entry.path] = self._content(file)
+            big = entry.kind is Kind.FILE and entry.size_bytes > self._rule.least
+            if run.entries and (big or run.full):
+                yield run
+                run = _Run()
+            run.entries.append(entry)
+            if big:
+                run.big = True
+            elif entry.kind is Kind.FILE:
+                run.parts.append(Part(_source(entry), entry.path, entry.size_bytes, 0, entry.size_bytes, -1))
+                run.bytes += entry.size_bytes
+            if big:
+                yield run
+                run = _Run()
+        if run.entries:
+            yield run
 
-    def _submit(self, size_bytes: int, work: Callable[..., object], *values: object) -> Future:  # type: ignore[type-arg]
-        """Hands out work, waiting while much of it is under way; a failure is raised as soon as it is seen."""
-        while self._running and (
-            len(self._running) >= self._jobs * _AHEAD or sum(self._running.values()) + size_bytes > _AHEAD_BYTES
-        ):
-            for future in wait(self._running, return_when=FIRST_COMPLETED).done:
-                del self._running[future]
-                future.result()
-        future = self._pool.submit(work, *values)
-        self._running[future] = size_bytes
-        return future
+    def _begin(self, run: _Run) -> Iterator[Job]:
+        """The jobs of a run; those of a big file one by one, while it is cut."""
+        if run.big:
+            for part in _pieces(run.entries[0], self._rule):
+                run.jobs.append(Job((part,)))
+                yield run.jobs[-1]
+        elif run.parts:
+            run.jobs.append(Job(tuple(run.parts)))
+            yield run.jobs[-1]
 
-    def _store_small(self, entries: tuple[Entry, ...]) -> list[tuple[str, Content]]:
-        contents = []
-        for entry in entries:
-            if self._stopped.is_set():
-                return []
-            data = entry.content if isinstance(entry.content, bytes) else _read(entry)
-            if len(data) != entry.size_bytes:
-                raise _changed(entry)
-            contents.append(data)
-        digests = self._store.add_all(contents, ObjectKind.FILE, self._compressor)
-        return [(entry.path, self._whole(entry, digest)) for entry, digest in zip(entries, digests, strict=True)]
+    def _settle(self, jobs: Iterable[Job]) -> None:
+        """Takes what was packed into the store."""
+        for job in jobs:
+            assert job.packed is not None
+            for number, (part, packed) in enumerate(zip(job.parts, job.packed, strict=True)):
+                if not self._store.adopt(packed, _kind(part)):
+                    job.packed[number] = self._pack_again(part)
+            files = sum(part.start == 0 for part in job.parts)
+            self._progress(files, sum(part.length for part in job.parts))
 
-    def _whole(self, entry: Entry, digest: Digest) -> Content:
+    def _pack_again(self, part: Part) -> Packed:
+        """Packs what the index knows and the store has lost."""
+        (packed,) = Packer(self._store.plan(self._compressor), lambda _: {}).pack((part,))
+        self._store.adopt(packed, _kind(part))
+        return packed
+
+    def _finish(self, run: _Run) -> Iterator[tuple[Entry, Content | None]]:
+        if run.big:
+            yield run.entries[0], self._content(run)
+            return
+        packed = iter(run.jobs[0].packed or () if run.jobs else ())
+        for entry in run.entries:
+            if entry.kind is Kind.FILE:
+                yield entry, self._whole(entry, next(packed).digest)
+            else:
+                yield entry, None
+
+    def _whole(self, entry: Entry, digest: bytes) -> Content:
         return Content(
             size_bytes=entry.size_bytes,
-            algorithm=digest.algorithm,
+            algorithm=self._store.algorithm,
             compression=self._compressor.compression,
-            digest=digest.raw,
+            digest=digest,
         )
 
-    def _cut(self, entry: Entry) -> _BigFile:
-        file = _BigFile(entry)
-        held: bytes | None = None  # the first piece is a chunk only if there is a second one
-        offset = 0
-        for piece in self._pieces(entry):
-            if held is not None:
-                file.pieces.append(
-                    (offset, len(held), self._submit(len(held), self._store_piece, held, ObjectKind.CHUNK))
-                )
-                offset += len(held)
-            held = piece
-        assert held is not None
-        if file.pieces:
-            file.pieces.append((offset, len(held), self._submit(len(held), self._store_piece, held, ObjectKind.CHUNK)))
-        else:
-            file.whole = self._submit(len(held), self._store_piece, held, ObjectKind.FILE)
-        if offset + len(held) != entry.size_bytes:
-            raise _changed(entry)
-        return file
-
-    def _pieces(self, entry: Entry) -> Iterator[bytes]:
-        if isinstance(entry.content, bytes):
-            yield from chunks(io.BytesIO(entry.content), self._rule, expected_bytes=entry.size_bytes)
-            return
-        with _opened(entry) as stream:
-            yield from chunks(stream, self._rule, expected_bytes=entry.size_bytes)
-
-    def _store_piece(self, data: bytes, kind: ObjectKind) -> bytes:
-        return self._store.add(data, kind, self._compressor).raw
-
-    def _content(self, file: _BigFile) -> Content:
-        algorithm = self._store.algorithm
-        if file.whole is not None:
-            return self._whole(file.entry, Digest(raw=file.whole.result(), algorithm=algorithm))
+    def _content(self, run: _Run) -> Content:
+        (entry,) = run.entries
+        pieces = [(job.parts[0], packed) for job in run.jobs for packed in job.packed or ()]
+        if len(pieces) == 1:
+            return self._whole(entry, pieces[0][1].digest)
         return Content(
-            size_bytes=file.entry.size_bytes,
-            algorithm=algorithm,
+            size_bytes=entry.size_bytes,
+            algorithm=self._store.algorithm,
             compression=self._compressor.compression,
             chunks=tuple(
-                Chunk(offset=offset, size_bytes=size, digest=future.result()) for offset, size, future in file.pieces
+                Chunk(offset=part.start, size_bytes=part.length, digest=packed.digest) for part, packed in pieces
             ),
         )
 
 
-@contextlib.contextmanager
-def _opened(entry: Entry) -> Iterator[io.FileIO]:
-    """The file of an entry; raises DiskError when it is not what the tree says, before reading and after."""
-    if not isinstance(entry.content, Path):
-        raise RepositoryError(f"/{entry.path} is a file without content")
-    with failing_as("read", entry.content):
-        descriptor = os.open(entry.content, _READ_ONLY)
-        with io.FileIO(descriptor) as stream:
-            before = os.fstat(descriptor)
-            if not stat.S_ISREG(before.st_mode) or before.st_size != entry.size_bytes:
-                raise _changed(entry)
-            yield stream
-            after = os.fstat(descriptor)
-            if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-                raise _changed(entry)
+def _kind(part: Part) -> ObjectKind:
+    return ObjectKind.FILE if part.length == part.size else ObjectKind.CHUNK
 
 
-def _read(entry: Entry) -> bytes:
-    """All bytes of a small file, with as few calls as can be; checks what :func:`_opened` checks."""
-    path = entry.content
-    if not isinstance(path, Path):
+def _source(entry: Entry) -> str | bytes:
+    content = entry.content
+    if isinstance(content, bytes):
+        return content
+    if content is None:
         raise RepositoryError(f"/{entry.path} is a file without content")
-    try:
-        descriptor = os.open(path, _READ_ONLY)
+    return str(content)
+
+
+def _pieces(entry: Entry, rule: ChunkRule) -> Iterator[Part]:
+    """The pieces of a big file."""
+    source = _source(entry)
+    if isinstance(source, bytes):
+        yield from _parts(entry, source, lambda start, count: source[start : start + count], rule, mtime_ns=-1)
+        return
+    with failing_as("read", source):
+        descriptor = os.open(source, READ_ONLY)
         try:
-            before = os.fstat(descriptor)
-            if not stat.S_ISREG(before.st_mode) or before.st_size != entry.size_bytes:
-                raise _changed(entry)
-            data = os.read(descriptor, entry.size_bytes + 1)
-            while len(data) < entry.size_bytes:
-                more = os.read(descriptor, entry.size_bytes + 1 - len(data))
-                if not more:
-                    break
-                data += more
-            after = os.fstat(descriptor)
+            info = os.fstat(descriptor)
+            if info.st_size != entry.size_bytes:
+                raise changed(source)
+            read = functools.partial(_read_at, descriptor)
+            yield from _parts(entry, source, read, rule, mtime_ns=info.st_mtime_ns)
         finally:
             os.close(descriptor)
-    except OSError as exc:
-        raise DiskError(f"cannot read {path}: {exc.strerror}") from exc
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-        raise _changed(entry)
-    return data
 
 
-def _changed(entry: Entry) -> DiskError:
-    return DiskError(
-        f"{entry.content if isinstance(entry.content, Path) else '/' + entry.path} changed while it was published",
-        hint="let nothing write to the folder meanwhile, and run it again",
-    )
+def _read_at(descriptor: int, start: int, count: int) -> bytes:
+    return os.pread(descriptor, count, start)
+
+
+def _parts(entry: Entry, source: str | bytes, read: Read, rule: ChunkRule, *, mtime_ns: int) -> Iterator[Part]:
+    start = 0
+    for length in lengths(read, entry.size_bytes, rule):
+        yield Part(source, entry.path, entry.size_bytes, start, length, mtime_ns)
+        start += length

@@ -57,9 +57,15 @@ class Algorithm(StrEnum):
 
     def digest(self, data: bytes) -> Digest:
         """The digest of the bytes."""
+        return Digest(raw=self.raw_digest(data), algorithm=self)
+
+    def raw_digest(self, data: bytes) -> bytes:
+        """The bytes of the digest of the bytes."""
+        if self is Algorithm.SHA1:
+            return hashlib.sha1(data, usedforsecurity=False).digest()
         hasher = Hasher(self)
         hasher.update(data)
-        return hasher.digest()
+        return hasher.digest().raw
 
 
 _ORDER = (Algorithm.SHA1, Algorithm.RMD160, Algorithm.SHAKE128)

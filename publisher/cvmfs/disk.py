@@ -13,6 +13,7 @@ from publisher.errors import DiskError
 FILE_MODE = 0o644
 """Repositories are public: a web server must be able to read what is written, whatever the umask."""
 FOLDER_MODE = 0o755
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -38,12 +39,12 @@ def make_folder(path: Path, mode: int = FOLDER_MODE) -> None:
 def write_new(path: Path | str, data: bytes, mode: int = FILE_MODE) -> None:
     """Writes a file that must not exist, without waiting for the disk."""
     with failing_as("write", path):
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        descriptor = os.open(path, _NEW, mode)
         try:
             os.fchmod(descriptor, mode)
-            view = memoryview(data)
-            while view:
-                view = view[os.write(descriptor, view) :]
+            written = os.write(descriptor, data)
+            while written < len(data):
+                written += os.write(descriptor, memoryview(data)[written:])
         finally:
             os.close(descriptor)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from publisher.cvmfs.catalog import CatalogRef, encode_catalog
@@ -13,7 +13,7 @@ from publisher.cvmfs.reader import Reader
 from publisher.cvmfs.rows import MARKER, VIRTUAL, Content, Flag, Row, name_fault, row_of_entry
 from publisher.errors import NotFoundError, RepositoryError
 from publisher.names import RepoPath
-from publisher.tree import Entry, Kind
+from publisher.tree import Entry
 
 StoreCatalog = Callable[[str, bytes], CatalogRef]
 """Stores a catalog mounted at a path and says how to refer to it."""
@@ -120,18 +120,16 @@ class Drafts:
     def graft(
         self,
         at: RepoPath,
-        entries: Iterable[Entry],
+        entries: Iterable[tuple[Entry, Content | None]],
         catalogs: frozenset[str],
-        contents: Mapping[str, Content],
         marker: Content,
     ) -> None:
         """Puts a tree in the place of what is at a path.
 
         Args:
             at: where; missing directories above it are made.
-            entries: the tree, in tree order.
-            catalogs: paths in the tree that begin a nested catalog; directories with a marker do anyway.
-            contents: of the tree's files, by path.
+            entries: the tree, in tree order, files with their contents.
+            catalogs: paths in the tree that begin a nested catalog.
             marker: the content of a marker, for nested catalogs that have none.
 
         Raises:
@@ -144,9 +142,9 @@ class Drafts:
             self._clear(at)
         elif not at:
             self._empty_root()
-        builder = _Builder(self, at, contents, catalogs | _marked(entries), marker)
-        for entry in entries:
-            builder.add(entry, nanoseconds=self._nanoseconds)
+        builder = _Builder(self, at, catalogs, marker)
+        for entry, content in entries:
+            builder.add(entry, content, nanoseconds=self._nanoseconds)
         builder.finish()
         if at and not existed:
             self._touch(at.parent)
@@ -258,10 +256,6 @@ def _check_place(path: RepoPath) -> None:
         raise RepositoryError(f"{path} is the repository's own; nothing can be published there or removed")
 
 
-def _marked(entries: Iterable[Entry]) -> frozenset[str]:
-    return frozenset(entry.parent for entry in entries if entry.name == MARKER and entry.kind is Kind.FILE)
-
-
 class _Builder:
     """Turns a tree into rows, catalog by catalog."""
 
@@ -269,27 +263,25 @@ class _Builder:
         self,
         drafts: Drafts,
         at: RepoPath,
-        contents: Mapping[str, Content],
         catalogs: frozenset[str],
         marker: Content,
     ) -> None:
         self._drafts = drafts
         self._at = at
-        self._contents = contents
         self._catalogs = catalogs - ({""} if not at else set())
         self._marker = marker
         self._stack: list[tuple[str, Draft]] = []
         """Directories that are being filled, with the catalog that their entries go to."""
         self._begun: list[Draft] = []
 
-    def add(self, entry: Entry, *, nanoseconds: bool) -> None:
+    def add(self, entry: Entry, content: Content | None, *, nanoseconds: bool) -> None:
         path = f"{self._at}/{entry.path}" if entry.path else str(self._at)
         fault = name_fault(entry.name) if entry.path else ""
         if path == VIRTUAL:
             fault = "is the repository's own"
         if fault:
             raise RepositoryError(f"cannot publish {path!r}: the name {fault}")
-        row = row_of_entry(entry, path, self._contents.get(entry.path), nanoseconds=nanoseconds)
+        row = row_of_entry(entry, path, content, nanoseconds=nanoseconds)
         if not entry.path:
             self._start(replace(row, group=0))
             return

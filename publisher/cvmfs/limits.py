@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from publisher.cvmfs.rows import MARKER
 from publisher.errors import RepositoryError
 from publisher.report import Finding, error, warning
 from publisher.tree import Entry, Kind
@@ -55,25 +54,3 @@ def refuse(findings: Iterable[Finding]) -> None:
     """Raises RepositoryError for the first finding."""
     for finding in findings:
         raise RepositoryError(finding.message, hint=finding.hint)
-
-
-def count_by_catalog(paths: Iterable[str], catalogs: frozenset[str]) -> tuple[int, dict[str, int]]:
-    """How many rows of a tree go to the catalog around it, and to each of its own.
-
-    Args:
-        paths: of the tree, in tree order.
-        catalogs: paths that begin a catalog.
-    """
-    counts = dict.fromkeys(catalogs, 2)  # the root row, which the parent has too, and the marker
-    outside = 0
-    stack: list[str] = []
-    for path in paths:
-        while stack and stack[-1] and not path.startswith(f"{stack[-1]}/"):
-            stack.pop()
-        if stack:
-            counts[stack[-1]] += path != f"{stack[-1]}/{MARKER}".lstrip("/")
-        else:
-            outside += 1
-        if path in catalogs:
-            stack.append(path)
-    return outside, counts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -20,21 +20,27 @@ from publisher.cvmfs.disk import make_folder
 from publisher.cvmfs.drafts import Drafts, Outcome
 from publisher.cvmfs.history import History, Tag
 from publisher.cvmfs.keys import KeyFiles
-from publisher.cvmfs.limits import Limits, check_catalog_sizes, check_file_sizes, count_by_catalog, refuse
+from publisher.cvmfs.limits import Limits, check_catalog_sizes, refuse
 from publisher.cvmfs.lock import exclusive
 from publisher.cvmfs.manifest import MANIFEST_NAME
 from publisher.cvmfs.reader import Reader, open_repository
 from publisher.cvmfs.reflog import REFLOG_NAME
-from publisher.cvmfs.rows import MARKER, Content
+from publisher.cvmfs.rows import Content
 from publisher.cvmfs.settings import SIDE_FOLDER, Settings, read_settings
 from publisher.cvmfs.signing import Signer, check_may_sign, load_signer
 from publisher.cvmfs.store import ObjectStore
+from publisher.cvmfs.survey import Survey, survey
 from publisher.errors import AlreadyPublishedError, RepositoryError, StaleBaseError
 from publisher.names import Fqrn, RepoPath, TagName
 from publisher.report import Report, collect
-from publisher.tree import Entry, Graft, Kind
+from publisher.tree import Entry, Graft
 
 _MAX_JOBS = 8
+
+
+def usual_jobs() -> int:
+    """How many processes read and compress unless somebody says otherwise: one for each processor that is ours."""
+    return min(_MAX_JOBS, len(os.sched_getaffinity(0)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,15 +73,6 @@ class PublishResult:
     seconds: float
     report: Report
     """Warnings, such as very big files."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Loaded:
-    """A graft whose tree was read."""
-
-    at: RepoPath
-    entries: tuple[Entry, ...]
-    catalogs: frozenset[str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -169,7 +166,7 @@ def publish(  # noqa: PLR0913 - one call with everything a revision is made of
         progress: told from time to time how far it has come.
         wait_s: how long to wait for another publisher, in seconds.
         limits: sizes to stay below; those of the CVMFS tools when left out.
-        jobs: threads that compress; the number of processors when left out.
+        jobs: processes that read and compress; the number of processors, at most 8, when left out.
 
     Raises:
         TransactionOpenError: another publisher holds the repository.
@@ -188,7 +185,7 @@ def publish(  # noqa: PLR0913 - one call with everything a revision is made of
                 f"{folder} moved on to revision {reader.manifest.revision} ({reader.root_hash}) since {base}",
                 hint="run it again: it starts from the newest revision",
             )
-        work = _Work(held, limits or Limits(), jobs or min(_MAX_JOBS, os.cpu_count() or 1), progress)
+        work = _Work(held, limits or Limits(), jobs or usual_jobs(), progress)
         outcome = work.apply(grafts, removals)
         work.tell("manifest")
         history = tagged_history(reader, outcome, held.now_s, tag, description)
@@ -282,43 +279,25 @@ class _Work:
     def apply(self, grafts: tuple[Graft, ...], removals: tuple[RepoPath, ...]) -> Outcome:
         """Stores everything but the manifest."""
         held = self._held
-        trees = [self._load(graft) for graft in grafts]
+        trees = [survey(graft, self._limits) for graft in grafts]
+        self._files_total = sum(tree.files for tree in trees)
+        self._bytes_total = sum(tree.bytes for tree in trees)
+        self.report += collect(finding for tree in trees for finding in tree.findings)
         drafts = Drafts(held.reader, now_s=held.now_s, nanoseconds=held.settings.nanoseconds)
         for path in removals:
             drafts.remove(path)
         for tree in trees:
-            self._check_sizes(drafts, tree)
+            mount, rows = drafts.room(tree.graft.at)
+            refuse(check_catalog_sizes({**tree.rows, mount: rows + tree.rows_outside}, self._limits))
         self.tell("contents")
         marker = self._marker(trees)
         for tree in trees:
-            contents = self._store_contents(tree.entries)
-            drafts.graft(tree.at, tree.entries, tree.catalogs, contents, marker)
+            drafts.graft(tree.graft.at, self._stored(tree), tree.catalogs, marker)
         self.tell("catalogs")
         refuse(check_catalog_sizes(drafts.entries(), self._limits))
         return drafts.write(self._store_catalog, ttl_s=held.settings.ttl_s)
 
-    def _load(self, graft: Graft) -> _Loaded:
-        entries = tuple(graft.tree)
-        if not entries or entries[0].path:
-            raise RepositoryError(f"the tree to publish at {graft.at or '/'} does not begin with its root")
-        marked = {entry.parent for entry in entries if entry.name == MARKER and entry.kind is Kind.FILE}
-        catalogs = frozenset(graft.catalogs | marked)
-        directories = {entry.path for entry in entries if entry.kind is Kind.DIRECTORY}
-        for path in sorted(catalogs - directories):
-            raise RepositoryError(f"{graft.at}/{path} cannot begin a nested catalog: the tree has no such directory")
-        files = [entry for entry in entries if entry.kind is Kind.FILE]
-        self._files_total += len(files)
-        self._bytes_total += sum(entry.size_bytes for entry in files)
-        self.report += collect(check_file_sizes(files, graft.at, self._limits))
-        return _Loaded(at=graft.at, entries=entries, catalogs=catalogs)
-
-    def _check_sizes(self, drafts: Drafts, tree: _Loaded) -> None:
-        outside, counts = count_by_catalog((entry.path for entry in tree.entries), tree.catalogs)
-        sizes = {f"{tree.at}/{path}".rstrip("/"): rows for path, rows in counts.items()}
-        mount, rows = drafts.room(tree.at)
-        refuse(check_catalog_sizes(sizes | {mount: rows + outside}, self._limits))
-
-    def _marker(self, trees: Iterable[_Loaded]) -> Content:
+    def _marker(self, trees: Iterable[Survey]) -> Content:
         """The content of an empty file; stored only if a tree has nested catalogs."""
         compressor = self._held.settings.compressor
         algorithm = self._held.store.algorithm
@@ -327,10 +306,12 @@ class _Work:
             self._held.store.add(b"", ObjectKind.FILE, compressor)
         return Content(size_bytes=0, algorithm=algorithm, compression=compressor.compression, digest=digest.raw)
 
-    def _store_contents(self, entries: Iterable[Entry]) -> Mapping[str, Content]:
+    def _stored(self, tree: Survey) -> Iterator[tuple[Entry, Content | None]]:
         settings = self._held.settings
-        writer = ContentWriter(self._held.store, settings.compressor, settings.chunk_rule, jobs=self._jobs)
-        return writer.store_all(entries, self._count)
+        writer = ContentWriter(
+            self._held.store, settings.compressor, settings.chunk_rule, jobs=self._jobs, progress=self._count
+        )
+        return writer.stored(tree.graft.tree, files=tree.files, size_bytes=tree.bytes)
 
     def _count(self, files: int, size_bytes: int) -> None:
         self.files_done += files

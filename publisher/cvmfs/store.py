@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from publisher.cvmfs.compression import Compressor
 from publisher.cvmfs.content_index import ContentIndex
 from publisher.cvmfs.digest import Algorithm, Digest, ObjectKind
 from publisher.cvmfs.disk import failing_as, make_folder, sync_filesystem, sync_path, write_new
+from publisher.cvmfs.packer import Packed, Plan, content_key
 
 _BATCH_BYTES = 1 << 30
 _BATCH_OBJECTS = 50_000
@@ -50,7 +51,7 @@ class ObjectStore:
         self._counter = itertools.count()
         self._prefix = f"{folder}/"
         """Joined as text: there are many objects, and path objects take longer than the calls that use them."""
-        self._temporary = f"{folder}/{_TXN}/{_PREFIX}{os.getpid()}-"
+        self._temporary = f"{folder}/{_TXN}/{_PREFIX}"
         self._objects = 0
         self._stored_bytes = 0
         make_folder(folder / "data")
@@ -75,8 +76,8 @@ class ObjectStore:
         index = self._index
         if index is None:
             return [self._store(data, kind, compressor)[0] for data in contents]
-        how = f"{self.algorithm} {compressor.key}"
-        keys = [ContentIndex.key(data, how) for data in contents]
+        how = f"{self.algorithm} {compressor.key}".encode()
+        keys = [content_key(data, how) for data in contents]
         known = index.get(keys)
         digests = []
         for key, data in zip(keys, contents, strict=True):
@@ -99,15 +100,48 @@ class ObjectStore:
         name = digest.object_name(kind)
         if self._has(name, len(stored)):
             return
-        temporary = f"{self._temporary}{next(self._counter)}"
+        temporary = f"{self._temporary}{os.getpid()}-{next(self._counter)}"
         write_new(temporary, stored)
+        self._take(name, temporary, len(stored))
+
+    def plan(self, compressor: Compressor) -> Plan:
+        """How others pack contents for this store; what they write is given to :meth:`adopt`."""
+        index = self._index
+        path = "" if index is None or index.empty else str(index.path)
+        return Plan(algorithm=self.algorithm, compressor=compressor, index=path, scratch=self._temporary)
+
+    def known(self, keys: Sequence[bytes]) -> Mapping[bytes, tuple[bytes, int]]:
+        """The raw digests and stored sizes of contents that are likely to be here, by the names of the contents."""
+        return {} if self._index is None else self._index.get(keys)
+
+    def adopt(self, packed: Packed, kind: ObjectKind) -> bool:
+        """Takes an object that was packed for this store; False when it was taken to be here already, and is not.
+
+        Raises:
+            DiskError: the disk is full or broken.
+        """
+        digits = packed.digest.hex()
+        name = f"data/{digits[:2]}/{digits[2:]}{self.algorithm.suffix}{kind.value}"
+        here = self._has(name, packed.stored_bytes)
+        if not packed.temporary:
+            return here
+        if here:
+            os.unlink(packed.temporary)  # noqa: PTH108 - a path as text
+        else:
+            self._take(name, packed.temporary, packed.stored_bytes)
+        if self._index is not None:
+            self._index.put(packed.key, packed.digest, packed.stored_bytes)
+        return True
+
+    def _take(self, name: str, temporary: str, size_bytes: int) -> None:
+        """Lets a temporary file wait for its name, unless another one does."""
         with self._lock:
             twin = name in self._waiting
             if not twin:
                 self._waiting[name] = temporary
-                self._waiting_bytes += len(stored)
+                self._waiting_bytes += size_bytes
                 self._objects += 1
-                self._stored_bytes += len(stored)
+                self._stored_bytes += size_bytes
             full = self._waiting_bytes > _BATCH_BYTES or len(self._waiting) > _BATCH_OBJECTS
         if twin:
             os.unlink(temporary)  # noqa: PTH108 - a path as text

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import io
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from publisher.cvmfs.chunker import ChunkRule, chunks, first_hit, hits
+from publisher.cvmfs import chunker
+from publisher.cvmfs.chunker import ChunkRule, first_hit, hits, lengths
 from publisher.errors import RepositoryError
 
 
@@ -29,6 +29,10 @@ def by_the_rule(data: bytes, rule: ChunkRule) -> list[int]:
         else:
             break
     return [*sizes, len(data) - last] if last < len(data) else sizes
+
+
+def cut(data: bytes, rule: ChunkRule) -> list[int]:
+    return list(lengths(lambda start, count: data[start : start + count], len(data), rule))
 
 
 RULES = (
@@ -53,9 +57,7 @@ DATA = {
 @pytest.mark.parametrize("name", DATA)
 def test_cuts_are_those_of_the_rule(rule, name):
     data = DATA[name]
-    pieces = list(chunks(io.BytesIO(data), rule))
-    assert b"".join(pieces) == data
-    assert [len(piece) for piece in pieces] == by_the_rule(data, rule)
+    assert cut(data, rule) == by_the_rule(data, rule)
 
 
 @given(st.binary(min_size=33, max_size=300), st.integers(1, 1 << 31))
@@ -91,23 +93,19 @@ def test_hits_of_the_default_sizes(x, expected):
 
 def test_fixed_sizes():
     rule = ChunkRule(least=100, average=200, most=300, fixed=True)
-    assert [len(piece) for piece in chunks(io.BytesIO(bytes(500)), rule)] == [200, 200, 100]
+    assert cut(bytes(500), rule) == [200, 200, 100]
 
 
-class _Dribble(io.RawIOBase):
-    """Gives a few bytes at a time, as files may."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = io.BytesIO(data)
-
-    def readinto(self, buffer: memoryview) -> int:
-        return self._data.readinto(buffer[:777])
+@pytest.mark.parametrize("step", [1, 33, 1000, 70_000])
+def test_how_much_is_read_at_once_does_not_matter(monkeypatch, step):
+    monkeypatch.setattr(chunker, "_STEP", step)
+    rule, data = RULES[0], DATA["random"]
+    assert cut(data[:200_000], rule) == by_the_rule(data[:200_000], rule)
 
 
-def test_short_reads_are_not_the_end():
-    rule = RULES[0]
-    whole = [len(piece) for piece in chunks(io.BytesIO(DATA["random"]), rule)]
-    assert [len(piece) for piece in chunks(_Dribble(DATA["random"]), rule)] == whole
+def test_a_file_that_became_shorter_is_cut_to_its_size():
+    rule, data = RULES[0], DATA["random"][:100_000]
+    assert sum(lengths(lambda start, count: data[start : start + count], 400_000, rule)) == 400_000
 
 
 @pytest.mark.parametrize("sizes", [(31, 40, 50), (100, 99, 200), (100, 200, 199)])

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import zlib
+from pathlib import Path
 
 import cvmfs_repository as repository
 import pytest
@@ -11,9 +14,11 @@ from cvmfs_repository import file, graft, later, link
 from publisher.cvmfs import contents, store
 from publisher.cvmfs.catalog import Catalog, CatalogRef
 from publisher.cvmfs.check import check
-from publisher.cvmfs.compression import Compression
+from publisher.cvmfs.compression import Compression, Compressor
 from publisher.cvmfs.content_index import ContentIndex
+from publisher.cvmfs.digest import Algorithm
 from publisher.cvmfs.fingerprint import fingerprint, fingerprint_of
+from publisher.cvmfs.packer import Packer, Part, Plan
 from publisher.cvmfs.settings import Settings
 from publisher.errors import DiskError
 
@@ -82,15 +87,37 @@ def test_names_are_given_between_two_waits_for_the_disk(repo, monkeypatch):
     assert check(repo.folder, public_key=key, now=later(9)).findings == ()
 
 
-@pytest.mark.parametrize("most_bytes", [1, 300_000, 1 << 30])
-def test_what_is_held_in_memory_is_bounded_and_nothing_is_lost(repo, monkeypatch, most_bytes):
-    monkeypatch.setattr(contents, "_AHEAD_BYTES", most_bytes)
-    big = {f"big{number}": noise(700_000, number) for number in range(5)}
-    small = {f"s{number}": noise(number * 11, number) for number in range(150)}
-    repo.publish(graft("/a", *(file(name, data) for name, data in (big | small).items())), at=later(1), jobs=8)
+@pytest.mark.parametrize(("files", "size_bytes"), [(1, 1), (7, 1 << 20), (64, 300), (1000, 1 << 30)])
+def test_how_much_is_packed_together_does_not_matter(repo, monkeypatch, files, size_bytes):
+    monkeypatch.setattr(contents, "_BATCH_FILES", files)
+    monkeypatch.setattr(contents, "_BATCH_BYTES", size_bytes)
+    big = {f"big{number}": noise(700_000, number) for number in range(3)}
+    small = {f"s{number}": noise(number * 11, number) for number in range(80)}
+    told = []
+    repo.publish(
+        graft("/a", *(file(name, data) for name, data in (big | small).items())),
+        at=later(1),
+        progress=lambda state: told.append((state.files_done, state.bytes_done)),
+    )
+    assert told == sorted(told)
+    assert told[-1] == (83, sum(map(len, (big | small).values())))
     with repo.open() as reader:
         for name, data in (big | small).items():
             assert b"".join(reader.read(f"a/{name}")) == data
+
+
+def test_contents_that_the_store_has_lost_are_packed_again(repo):
+    data = {f"f{number}": noise(number * 5000, number) for number in range(20)}
+    tree = [file(name, content) for name, content in data.items()]
+    repo.publish(graft("/a", *tree), at=later(1))
+    objects = sorted(repo.folder.glob("data/??/*"), key=lambda path: path.stat().st_size)
+    lost, cut = objects[-1], objects[-2]
+    lost.unlink()
+    os.truncate(cut, 10)
+    assert repo.publish(graft("/b", *tree), at=later(2)).objects_new > 2
+    with repo.open() as reader:
+        for name, content in data.items():
+            assert b"".join(reader.read(f"a/{name}")) == content
 
 
 def test_a_small_file_that_shrank_or_grew_is_noticed(repo, tmp_path):
@@ -101,6 +128,19 @@ def test_a_small_file_that_shrank_or_grew_is_noticed(repo, tmp_path):
         path.write_bytes(data)
         with pytest.raises(DiskError, match="changed while it was published"):
             repo.publish(graft("/a", entry), at=later(1))
+
+
+def test_a_piece_of_a_file_that_changed_after_the_cut_is_noticed(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"0123456789")
+    plan = Plan(algorithm=Algorithm.SHA1, compressor=Compressor(), index="", scratch=f"{tmp_path}/x-")
+    packer = Packer(plan, lambda _: {})
+    piece = Part(f"{path}", "file", 10, 2, 5, path.stat().st_mtime_ns)
+    (packed,) = packer.pack((piece,))
+    assert zlib.decompress(Path(packed.temporary).read_bytes()) == b"23456"
+    for wrong in (piece._replace(mtime_ns=piece.mtime_ns - 1), piece._replace(size=11)):
+        with pytest.raises(DiskError, match=f"{path} changed while it was published"):
+            packer.pack((wrong,))
 
 
 def test_index_finds_what_was_written_down_and_what_is_new(tmp_path):

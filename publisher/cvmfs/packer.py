@@ -1,0 +1,152 @@
+"""Turning bytes into objects: read, hash, compress, write under a temporary name. What every worker does.
+
+Knows nothing of repositories and their rules, so that a worker process starts quickly and needs little memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from publisher.cvmfs.compression import Compressor
+from publisher.cvmfs.digest import Algorithm
+from publisher.cvmfs.disk import write_new
+from publisher.errors import DiskError
+
+READ_ONLY = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+"""How files to publish are opened: a link or a pipe in the place of one is noticed, not followed or waited for."""
+_REMEMBERED = 50_000
+"""Most contents that a packer remembers to have packed: bounds its memory."""
+
+
+class Part(NamedTuple):
+    """A file or a piece of one, to be packed."""
+
+    source: str | bytes
+    """The path of the file, or the bytes themselves."""
+    name: str
+    """The entry, for messages where there is no file."""
+    size: int
+    """Bytes of the whole file."""
+    start: int
+    length: int
+    mtime_ns: int
+    """What the file's time must be; -1 where any will do."""
+
+
+class Packed(NamedTuple):
+    """What became of a part."""
+
+    key: bytes
+    """Names the content in the index."""
+    digest: bytes
+    """Raw digest of the object."""
+    stored_bytes: int
+    temporary: str
+    """The file that holds the object; empty for a content that the store has already."""
+
+
+Known = Callable[[Sequence[bytes]], Mapping[bytes, tuple[bytes, int]]]
+"""The digests and stored sizes of those contents that the store has, by key."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """How contents are packed; the same for all workers of a publish."""
+
+    algorithm: Algorithm
+    compressor: Compressor
+    index: str
+    """The content index; empty for none."""
+    scratch: str
+    """What the paths of temporary files begin with."""
+
+
+def content_key(data: bytes, how: bytes) -> bytes:
+    """What names a content, stored in a certain way, in the index."""
+    return hashlib.sha256(hashlib.sha256(data).digest() + how).digest()
+
+
+class Packer:
+    """Packs parts; each content once."""
+
+    def __init__(self, plan: Plan, known: Known) -> None:
+        self._algorithm = plan.algorithm
+        self._compressor = plan.compressor
+        self._how = f"{plan.algorithm} {plan.compressor.key}".encode()
+        self._scratch = f"{plan.scratch}{os.getpid()}-{os.urandom(4).hex()}-"
+        self._known = known
+        self._mine: dict[bytes, tuple[bytes, int]] = {}
+        self._count = 0
+
+    def pack(self, parts: Sequence[Part]) -> list[Packed]:
+        """What became of each part, in the same order.
+
+        Raises:
+            DiskError: a file cannot be read, is not what the part says any more, or an object cannot be written.
+        """
+        contents = [_content(part) for part in parts]
+        keys = [content_key(data, self._how) for data in contents]
+        known = self._known(keys)
+        if len(self._mine) > _REMEMBERED:
+            self._mine.clear()
+        return [
+            self._packed(key, data, known.get(key) or self._mine.get(key))
+            for key, data in zip(keys, contents, strict=True)
+        ]
+
+    def _packed(self, key: bytes, data: bytes, known: tuple[bytes, int] | None) -> Packed:
+        if known is not None:
+            return Packed(key, *known, "")
+        stored = self._compressor.compress(data)
+        digest = self._algorithm.raw_digest(stored)
+        temporary = f"{self._scratch}{self._count}"
+        self._count += 1
+        write_new(temporary, stored)
+        self._mine[key] = (digest, len(stored))
+        return Packed(key, digest, len(stored), temporary)
+
+
+def _content(part: Part) -> bytes:
+    source = part.source
+    if isinstance(source, bytes):
+        if len(source) != part.size:
+            raise changed(f"/{part.name}")
+        return source[part.start : part.start + part.length]
+    try:
+        descriptor = os.open(source, READ_ONLY)
+        try:
+            return _read(descriptor, part)
+        finally:
+            os.close(descriptor)
+    except OSError as exc:
+        raise DiskError(f"cannot read {source}: {exc.strerror}") from exc
+
+
+def _read(descriptor: int, part: Part) -> bytes:
+    """The bytes of a part, with as few calls as can be; checks that the file is as it was, before and after."""
+    before = os.fstat(descriptor)
+    if not stat.S_ISREG(before.st_mode) or before.st_size != part.size or part.mtime_ns not in {-1, before.st_mtime_ns}:
+        raise changed(part.source)
+    data = os.pread(descriptor, part.length, part.start)
+    while len(data) < part.length:
+        more = os.pread(descriptor, part.length - len(data), part.start + len(data))
+        if not more:
+            raise changed(part.source)
+        data += more
+    after = os.fstat(descriptor)
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise changed(part.source)
+    return data
+
+
+def changed(what: object) -> DiskError:
+    """The error for a file that is not what the tree says any more."""
+    return DiskError(
+        f"{what} changed while it was published",
+        hint="let nothing write to the folder meanwhile, and run it again",
+    )

@@ -1,0 +1,56 @@
+"""A process that packs: gets jobs on stdin and answers on stdout until stdin ends.
+
+Both ways go frames; the first one is the plan.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+
+from publisher.cvmfs.content_index import StoredIndex
+from publisher.cvmfs.frames import Trouble, receive, send
+from publisher.cvmfs.packer import Packed, Packer, Part, Plan
+from publisher.errors import DiskError
+
+_PR_SET_PDEATHSIG = 1
+
+
+def _answer(packer: Packer, parts: Sequence[Part]) -> list[Packed] | Trouble:
+    try:
+        return packer.pack(parts)
+    except DiskError as exc:
+        return Trouble(message=exc.message, hint=exc.hint)
+    except Exception as exc:  # noqa: BLE001 - raised again by whoever gave the job
+        return Trouble(message=f"{type(exc).__name__}: {exc}", detail=traceback.format_exc())
+
+
+def main(parent: int) -> None:
+    """Works until there is nothing more to do.
+
+    Args:
+        parent: the process to die with, however it ends: nobody else would remove what is written.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        return
+    source, sink = sys.stdin.fileno(), sys.stdout.fileno()
+    try:
+        plan = receive(source)
+        assert isinstance(plan, Plan)
+        with StoredIndex(plan.index) as index:
+            packer = Packer(plan, index.get)
+            while True:
+                parts = receive(source)
+                assert isinstance(parts, tuple)
+                send(sink, _answer(packer, parts))
+    except (EOFError, BrokenPipeError):
+        return
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
