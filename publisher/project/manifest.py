@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from publisher.errors import NameInvalidError
-from publisher.names import ChannelName, ImageName, ImageVersion, KernelName, ReleaseVersion
+from publisher.names import ChannelName, ImageName, ImageVersion, KernelName, ReleaseVersion, RepoPath
 from publisher.project.toml import Table, read_toml
 
 
@@ -21,6 +21,17 @@ class ImageSelection:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Alias:
+    """An old path of the repository that stays valid: a link to what took its place."""
+
+    path: RepoPath
+    kernel: KernelName | None = None
+    """The kernel of the release's channel that it leads to; it moves with the channel."""
+    image: ImageName | None = None
+    """The image of the release that it leads to."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ReleaseManifest:
     """A release as the release manager describes it."""
 
@@ -30,6 +41,7 @@ class ReleaseManifest:
     images: tuple[ImageSelection, ...]
     kernels: tuple[KernelName, ...]
     notes: str = ""
+    aliases: tuple[Alias, ...] = ()
 
     def image(self, name: ImageName) -> ImageSelection | None:
         """The selection of an image, or None when the release does not hold it."""
@@ -51,8 +63,10 @@ def load_manifest(file: Path) -> ReleaseManifest:
         images=tuple(_selection(images, key) for key in sorted(images.keys())),
         kernels=_kernels(table),
         notes=table.text("notes", ""),
+        aliases=_aliases(table),
     )
     table.done()
+    _check_aliases(table, manifest)
     if not manifest.kernels and not manifest.images:
         raise table.problem("the release is empty", hint="name images in [images] and kernels in 'kernels'")
     return manifest
@@ -89,3 +103,33 @@ def _kernels(table: Table) -> tuple[KernelName, ...]:
         except NameInvalidError as exc:
             raise table.problem(f"'kernels': {exc.message}", hint=exc.hint) from None
     return tuple(made)
+
+
+def _aliases(table: Table) -> tuple[Alias, ...]:
+    made = []
+    for text, what in table.pairs("aliases"):
+        kind, _, name = what.partition("/")
+        try:
+            path = RepoPath(text)
+            if kind == "kernels":
+                made.append(Alias(path=path, kernel=KernelName(name)))
+            elif kind == "images":
+                made.append(Alias(path=path, image=ImageName(name)))
+            else:
+                raise table.problem(f"the alias {text!r} leads to {what!r}", hint="write kernels/NAME or images/NAME")
+        except NameInvalidError as exc:
+            raise table.problem(f"the alias {text!r}: {exc.message}", hint=exc.hint) from None
+    return tuple(made)
+
+
+def _check_aliases(table: Table, manifest: ReleaseManifest) -> None:
+    for alias in manifest.aliases:
+        if not alias.path:
+            raise table.problem("an alias cannot take the place of the whole repository")
+        if alias.kernel is not None and alias.kernel not in manifest.kernels:
+            raise table.problem(f"the alias {alias.path!r} leads to the kernel {alias.kernel!r}, which is not released")
+        if alias.image is not None and manifest.image(alias.image) is None:
+            raise table.problem(f"the alias {alias.path!r} leads to the image {alias.image!r}, which is not released")
+        inside = [other.path for other in manifest.aliases if other.path.startswith(f"{alias.path}/")]
+        if inside:
+            raise table.problem(f"the alias {inside[0]!r} is below the alias {alias.path!r}, which becomes a link")

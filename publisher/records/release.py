@@ -102,6 +102,8 @@ class ReleaseRecord:
     """Every other file below the folder of the release."""
     tools: tuple[tuple[str, str], ...]
     """Programs that made the release, with their versions."""
+    aliases: tuple[tuple[str, str], ...] = ()
+    """Old paths of the repository, and the targets of the links that they became."""
 
     def image(self, name: str) -> ImageRecord:
         """An image of the release.
@@ -137,6 +139,7 @@ class ReleaseRecord:
             ],
             "files": {row.path: row.sha256 for row in self.files},
             "tools": dict(self.tools),
+            "aliases": dict(self.aliases),
             "images": [_image_json(row, self.prefix) for row in self.images],
         }
 
@@ -191,6 +194,7 @@ def parse_release(data: bytes) -> ReleaseRecord:
             kernels=tuple(_kernel(row) for row in top.tables("kernels")),
             files=tuple(FileDigest(path=path, sha256=digest) for path, digest in top.pairs("files")),
             tools=top.pairs("tools"),
+            aliases=top.pairs("aliases"),
         )
     except ProjectError as exc:
         raise as_format_error(exc) from exc

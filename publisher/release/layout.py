@@ -49,6 +49,11 @@ def release_folder(tree: Path, version: ReleaseVersion) -> Path:
     return tree / release_path(RepoPath(""), version)[1:]
 
 
+def alias_target(path: RepoPath, place: RepoPath) -> str:
+    """What the link at an old path says to lead to a place; relative, as all links are."""
+    return os.path.relpath(place, path.parent or "/")
+
+
 def file_entry(content: bytes, *, mtime_s: int, path: str = "") -> Entry:
     """A file of afpub's own."""
     return Entry(path=path, kind=Kind.FILE, mode=0o644, mtime_s=mtime_s, size_bytes=len(content), content=content)

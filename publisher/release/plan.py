@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from publisher.errors import AlreadyPublishedError
+from publisher.errors import AlreadyPublishedError, ProjectError
 from publisher.images.inputs import inputs_digest
 from publisher.kernels.render import render_release
 from publisher.names import RepoPath
@@ -15,7 +15,7 @@ from publisher.project.image import ImageDefinition
 from publisher.project.kernel import KernelDefinition
 from publisher.project.load import Project
 from publisher.project.manifest import ImageSelection, ReleaseManifest
-from publisher.records.index import Index
+from publisher.records.index import INDEX_FILE, Index
 from publisher.records.release import release_digest
 from publisher.tree import Entry, Kind
 
@@ -102,6 +102,7 @@ def make_plan(project: Project, manifest: ReleaseManifest, index: Index) -> Rele
             content.
     """
     kernels = project.kernels_of(manifest)
+    _check_aliases(manifest, index.prefix)
     images = tuple(_image_plan(project, manifest, selection, index) for selection in manifest.images)
     files = render_release(
         [(kernel, _selected(manifest, kernel).version) for kernel in kernels],
@@ -143,9 +144,22 @@ def _image_plan(project: Project, manifest: ReleaseManifest, selection: ImageSel
     return ImagePlan(selection=selection, chain=chain, action=action)
 
 
+def _check_aliases(manifest: ReleaseManifest, prefix: RepoPath) -> None:
+    """An alias must not take the place of what afpub itself publishes."""
+    for alias in manifest.aliases:
+        own = [prefix / name for name in ("images", "releases", "channels", INDEX_FILE)]
+        if any(f"{path}/".startswith(f"{alias.path}/") or alias.path.startswith(f"{path}/") for path in own):
+            raise ProjectError(
+                f"{manifest.file}: the alias {alias.path!r} is where releases are published ({prefix or '/'})",
+                hint="aliases are for paths that were published by hand; choose another prefix in afpub.toml",
+            )
+
+
 def _digest(manifest: ReleaseManifest, images: Sequence[ImagePlan], files: Sequence[Entry]) -> str:
+    aliases = {alias.path: f"{alias.kernel or alias.image}" for alias in manifest.aliases}
     return release_digest(
         {
+            **({"aliases": aliases} if aliases else {}),
             "version": manifest.version,
             "notes": manifest.notes,
             "images": {f"{plan.selection.name}/{plan.selection.version}": plan.inputs_digest for plan in images},

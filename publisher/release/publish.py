@@ -8,11 +8,19 @@ from collections.abc import Sequence
 
 import publisher
 from publisher.backends.base import Changeset, Revision
-from publisher.names import ChannelName
+from publisher.names import ChannelName, RepoPath
 from publisher.records.index import Index, IndexRelease
 from publisher.records.release import ImageRecord, ReleaseRecord
 from publisher.release.channels import channel_graft, index_graft
-from publisher.release.layout import release_path, release_tag
+from publisher.release.layout import (
+    JUPYTER,
+    alias_target,
+    channel_path,
+    image_path,
+    link_entry,
+    release_path,
+    release_tag,
+)
 from publisher.release.plan import Action, ImagePlan, ReleasePlan
 from publisher.release.stage import StagedImage, kernel_records, release_entries, release_files
 from publisher.release.state import PublishedState
@@ -50,7 +58,24 @@ def make_record(
             ("builder", ", ".join(sorted(builders))),
             ("python", platform.python_version()),
         ),
+        aliases=_alias_links(plan, channel),
     )
+
+
+def _alias_links(plan: ReleasePlan, channel: ChannelName) -> tuple[tuple[str, str], ...]:
+    """Old paths and the targets of the links that they become."""
+    prefix = plan.index.prefix
+    links = []
+    for alias in plan.manifest.aliases:
+        if alias.kernel is not None:
+            place = RepoPath(f"{channel_path(prefix, channel)}/{JUPYTER}/kernels/{alias.kernel}")
+        else:
+            assert alias.image is not None
+            selection = plan.manifest.image(alias.image)
+            assert selection is not None, "the manifest has been checked"
+            place = image_path(prefix, selection.name, selection.version)
+        links.append((f"{alias.path}", alias_target(alias.path, place)))
+    return tuple(sorted(links))
 
 
 def _earlier_record(image: ImagePlan, state: PublishedState) -> ImageRecord:
@@ -79,6 +104,7 @@ def make_changeset(
             Graft(at=release_path(prefix, record.version), tree=entries),
             channel_graft(index, record.channel, mtime_s=mtime_s),
             index_graft(index, mtime_s=mtime_s),
+            *(Graft(at=RepoPath(path), tree=(link_entry(target, mtime_s=mtime_s),)) for path, target in record.aliases),
         ),
         tag=release_tag(record.version),
         description=f"release_{record.version}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,8 @@ class View:
     """The tree at a path, in tree order; raises where there is none."""
     sha256: Callable[[RepoPath, Entry], bytes]
     """The digest of the bytes of a file of the tree at a path."""
+    link: Callable[[RepoPath], str | None] | None = None
+    """The target of the link at a path; None where only what is below the prefix can be seen."""
 
 
 def folder_view(folder: Path, prefix: RepoPath) -> View:
@@ -59,7 +62,11 @@ def reader_view(reader: Reader) -> View:
             digest = known[stored.content_key] = sha256_of(reader.read(stored))
         return digest
 
-    return View(walk=walk, sha256=sha256)
+    def link(path: RepoPath) -> str | None:
+        found = reader.lookup(path)
+        return found.entry.target if found is not None and found.entry.kind is Kind.SYMLINK else None
+
+    return View(walk=walk, sha256=sha256, link=link)
 
 
 def verify_record(view: View, record: ReleaseRecord, *, images: Iterable[ImageRecord]) -> Report:
@@ -70,7 +77,7 @@ def verify_record(view: View, record: ReleaseRecord, *, images: Iterable[ImageRe
         record: the record of the release.
         images: the images to be read in full.
     """
-    findings = list(_release_findings(view, record))
+    findings = [*_release_findings(view, record), *_alias_findings(view, record)]
     for image in images:
         findings.extend(_image_findings(view, record, image))
     return collect(findings)
@@ -92,6 +99,18 @@ def _release_findings(view: View, record: ReleaseRecord) -> Iterator[Finding]:
         elif found[name] != expected[name]:
             yield error("release-files", f"{path}/{name}", "is not what was released")
     yield note("release-files", path, f"{len(found)} files are what was released")
+
+
+def _alias_findings(view: View, record: ReleaseRecord) -> Iterator[Finding]:
+    """An old path must lead to something that afpub published; a later release may have made it lead elsewhere."""
+    for path, target in record.aliases if view.link is not None else ():
+        assert view.link is not None
+        found = view.link(RepoPath(path))
+        place = os.path.normpath(f"{RepoPath(path).parent}/{found}")
+        if found is None:
+            yield error("alias", path, f"is no link, the release made it lead to {target}")
+        elif found != target and not place.startswith(f"{record.prefix}/"):
+            yield error("alias", path, f"leads to {found}, the release made it lead to {target}")
 
 
 def _image_findings(view: View, record: ReleaseRecord, image: ImageRecord) -> Iterator[Finding]:

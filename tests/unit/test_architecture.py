@@ -18,7 +18,7 @@ LAYERS = (
     {"tools", "tree", "machine", "doctor"},
     {"project", "records", "cvmfs"},
     {"backends"},
-    {"images", "kernels", "staging", "validation", "sites", "propagation"},
+    {"images", "kernels", "staging", "validation", "sites", "propagation", "adoption"},
     {"pipeline", "release"},
     {"cli"},
 )

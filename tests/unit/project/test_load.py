@@ -5,6 +5,8 @@ from publisher.names import Fqrn, ImageName, KernelName, ReleaseVersion
 from publisher.project.init import init_project
 from publisher.project.load import load_project
 from publisher.project.manifest import load_manifest
+from publisher.records.index import Index
+from publisher.release.plan import make_plan
 
 
 @pytest.fixture
@@ -186,3 +188,42 @@ def test_catalog_bounds_are_checked(root):
     with (root / "afpub.toml").open("a") as file:
         file.write("[catalogs]\nmin_entries = 9\nmax_entries = 5\n")
     assert "'min_entries' must be above 0 and below 'max_entries'" in complaint(lambda: load_project(root))[0]
+
+
+def with_aliases(root, lines):
+    file = root / "manifests/first.toml"
+    file.write_text(f"{file.read_text()}\n[aliases]\n{lines}\n")
+    return lambda: load_manifest(file)
+
+
+def test_aliases(root):
+    manifest = with_aliases(root, '"/old/k" = "kernels/analysis"\n"/old/i.sif" = "images/analysis"')()
+    assert [(alias.path, alias.kernel, alias.image) for alias in manifest.aliases] == [
+        ("/old/i.sif", None, "analysis"),
+        ("/old/k", "analysis", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ('"/old" = "analysis"', "the alias '/old' leads to 'analysis'"),
+        ('"old" = "kernels/analysis"', "the alias 'old': 'old' is no path in a repository"),
+        ('"/" = "kernels/analysis"', "an alias cannot take the place of the whole repository"),
+        ('"/old" = "kernels/other"', "leads to the kernel 'other', which is not released"),
+        ('"/old" = "images/other"', "leads to the image 'other', which is not released"),
+        ('"/a" = "kernels/analysis"\n"/a/b" = "images/analysis"', "'/a/b' is below the alias '/a'"),
+    ],
+)
+def test_wrong_aliases(root, lines, message):
+    assert message in complaint(with_aliases(root, lines))[0]
+
+
+@pytest.mark.parametrize("path", ["/af", "/af/images", "/af/images/x", "/af/index.json", "/af/channels/stable"])
+def test_aliases_in_the_way_of_releases(root, path):
+    edit(root / "afpub.toml", 'prefix = "/jupyter"', 'prefix = "/af"')
+    manifest = with_aliases(root, f'"{path}" = "kernels/analysis"')()
+    project = load_project(root)
+    index = Index(fqrn=project.settings.fqrn, prefix=project.settings.prefix)
+    message, _ = complaint(lambda: make_plan(project, manifest, index))
+    assert f"the alias {path!r} is where releases are published (/af)" in message
