@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -113,36 +112,29 @@ class FolderTree:
 
     def __iter__(self) -> Iterator[Entry]:
         links: dict[tuple[int, int, str], int] = {}
-        with _reading(self.folder):
-            root = _entry(str(self.folder), "", self.folder.stat(), xattrs=self.xattrs, links=links)
-        yield root
-        waiting = self._listing(str(self.folder), "")
-        while waiting:
-            item, path = waiting.pop()
-            with _reading(item.path):
-                info = item.stat(follow_symlinks=False)
-                entry = _entry(item.path, path, info, xattrs=self.xattrs, links=links)
-            yield entry
-            if entry.kind is Kind.DIRECTORY:
-                waiting += self._listing(item.path, f"{path}/")
+        path = f"{self.folder}"
+        try:
+            yield _entry(path, "", self.folder.stat(), xattrs=self.xattrs, links=links)
+            waiting = self._listing(path, "")
+            while waiting:
+                item, inner = waiting.pop()
+                path = item.path
+                entry = _entry(path, inner, item.stat(follow_symlinks=False), xattrs=self.xattrs, links=links)
+                yield entry
+                if entry.kind is Kind.DIRECTORY:
+                    waiting += self._listing(path, f"{inner}/")
+        except OSError as exc:
+            raise DiskError(
+                f"cannot read {path}: {exc.strerror}",
+                hint="let nothing write to the folder meanwhile" if isinstance(exc, FileNotFoundError) else "",
+            ) from exc
 
     @staticmethod
     def _listing(folder: str, prefix: str) -> list[tuple[os.DirEntry[str], str]]:
         """What a folder holds, the last first, with the paths in the tree; a stack, so that no tree is too deep."""
-        with _reading(folder), os.scandir(folder) as scan:
+        with os.scandir(folder) as scan:
             items = sorted(scan, key=lambda item: os.fsencode(item.name), reverse=True)
         return [(item, f"{prefix}{item.name}") for item in items]
-
-
-@contextlib.contextmanager
-def _reading(path: Path | str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as exc:
-        raise DiskError(
-            f"cannot read {path}: {exc.strerror}",
-            hint="let nothing write to the folder meanwhile" if isinstance(exc, FileNotFoundError) else "",
-        ) from exc
 
 
 def _entry(
@@ -154,11 +146,15 @@ def _entry(
     links: dict[tuple[int, int, str], int],
 ) -> Entry:
     kind = _KIND_OF_FORMAT[stat.S_IFMT(info.st_mode)]
-    target = os.readlink(path) if kind is Kind.SYMLINK else ""
-    group = 0
-    if kind is Kind.FILE and info.st_nlink > 1:
-        group = links.setdefault((info.st_dev, info.st_ino, name.rpartition("/")[0]), len(links) + 1)
-    size = {Kind.FILE: info.st_size, Kind.SYMLINK: len(os.fsencode(target))}.get(kind, 0)
+    seconds, nanoseconds = divmod(info.st_mtime_ns, 1_000_000_000)
+    target, size, group = "", 0, 0
+    if kind is Kind.FILE:
+        size = info.st_size
+        if info.st_nlink > 1:
+            group = links.setdefault((info.st_dev, info.st_ino, name.rpartition("/")[0]), len(links) + 1)
+    elif kind is Kind.SYMLINK:
+        target = os.readlink(path)
+        size = len(os.fsencode(target))
     attributes: tuple[tuple[str, bytes], ...] = ()
     if xattrs:
         attributes = tuple(
@@ -171,8 +167,8 @@ def _entry(
         mode=stat.S_IMODE(info.st_mode),
         uid=info.st_uid,
         gid=info.st_gid,
-        mtime_s=info.st_mtime_ns // 1_000_000_000,
-        mtime_ns=info.st_mtime_ns % 1_000_000_000,
+        mtime_s=seconds,
+        mtime_ns=nanoseconds,
         size_bytes=size,
         content=Path(path) if kind is Kind.FILE else None,
         target=target,

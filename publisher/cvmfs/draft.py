@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
@@ -51,9 +52,11 @@ class Draft:
 
     def put(self, row: Row) -> None:
         """Adds a row, or replaces the one of the same path."""
-        self.rows[row.path] = row
-        if row.path != self.mount:
-            self.children.setdefault(row.parent, set()).add(row.name)
+        path = row.path
+        self.rows[path] = row
+        if path != self.mount:
+            parent, _, name = path.rpartition("/")
+            self.children.setdefault(parent, set()).add(name)
         self.dirty = True
 
     def drop(self, path: str) -> list[str]:
@@ -81,13 +84,13 @@ class Draft:
 
     def settle_links(self) -> None:
         """Puts every link count right: 2 and the sub-directories for directories, the members for hard links."""
-        for path, row in list(self.rows.items()):
-            names = self.children.get(path, ())
-            if row.is_directory and not row.mount_point and not row.bind_mount:
-                links = 2 + sum(self.rows[f"{path}/{name}"].is_directory for name in names)
-                if links != row.links:
-                    self.rows[path] = replace(row, links=links)
-        self._settle_groups()
+        directories = [row for row in self.rows.values() if row.is_directory]
+        below = Counter(row.parent for row in directories if row.path != self.mount)
+        for row in directories:
+            if not row.mount_point and not row.bind_mount and row.links != 2 + below[row.path]:
+                self.rows[row.path] = replace(row, links=2 + below[row.path])
+        if any(not row.is_directory and (row.group or row.links > 1) for row in self.rows.values()):
+            self._settle_groups()
 
     def _settle_groups(self) -> None:
         members: dict[Row, list[str]] = {}

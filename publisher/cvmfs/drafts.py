@@ -33,7 +33,7 @@ class Outcome:
 class Drafts:
     """The catalogs of the newest revision, changed in memory."""
 
-    def __init__(self, reader: Reader, *, now_s: int, nanoseconds: bool) -> None:
+    def __init__(self, reader: Reader, store: StoreCatalog, *, now_s: int, nanoseconds: bool) -> None:
         self._reader = reader
         self._now_s = now_s
         self._nanoseconds = nanoseconds
@@ -42,6 +42,10 @@ class Drafts:
         self._former: dict[str, CatalogRef] = {}
         """Catalogs that were mounted below something that was replaced or removed."""
         self._totals: dict[Digest, Counters] = {}
+        self._store = store
+        self._sealed: dict[str, int] = {}
+        """Rows of the catalogs that are written already, by mount path."""
+        self._written = 0
 
     def lookup(self, path: str) -> Row | None:
         """The row of a path, as the catalog has it that holds the entry."""
@@ -123,6 +127,8 @@ class Drafts:
         entries: Iterable[tuple[Entry, Content | None]],
         catalogs: frozenset[str],
         marker: Content,
+        *,
+        last: bool = False,
     ) -> None:
         """Puts a tree in the place of what is at a path.
 
@@ -131,6 +137,8 @@ class Drafts:
             entries: the tree, in tree order, files with their contents.
             catalogs: paths in the tree that begin a nested catalog.
             marker: the content of a marker, for nested catalogs that have none.
+            last: nothing below or above the place changes afterwards, so that its catalogs are written, and their
+                memory is freed, as soon as they are complete.
 
         Raises:
             RepositoryError: the tree cannot be held by a repository, or the place is not free for it.
@@ -142,7 +150,7 @@ class Drafts:
             self._clear(at)
         elif not at:
             self._empty_root()
-        builder = _Builder(self, at, catalogs, marker)
+        builder = _Builder(self, at, catalogs, marker, seal=last)
         for entry, content in entries:
             builder.add(entry, content, nanoseconds=self._nanoseconds)
         builder.finish()
@@ -194,35 +202,42 @@ class Drafts:
 
     def entries(self) -> dict[str, int]:
         """The number of rows of each catalog that was touched, by mount path."""
-        return {mount: len(draft.rows) for mount, draft in self._loaded.items() if draft.dirty}
+        return {mount: len(draft.rows) for mount, draft in self._loaded.items() if draft.dirty} | self._sealed
 
-    def write(self, store: StoreCatalog, *, ttl_s: int) -> Outcome:
+    def seal(self, draft: Draft) -> None:
+        """Writes a nested catalog that will not change any more, and frees its memory."""
+        self._sealed[draft.mount] = len(draft.rows)
+        self._enter(draft, self._settle(draft, None))
+        del self._loaded[draft.mount]
+
+    def write(self, *, ttl_s: int) -> Outcome:
         """Writes the catalogs that changed, from the innermost outwards.
 
         Raises:
             FormatError: an existing catalog is damaged.
             DiskError: one cannot be written.
         """
-        written = 0
         ref = None
         for mount in sorted(self._loaded, key=lambda path: (path != "", path.count("/")), reverse=True):
             draft = self._loaded[mount]
-            own_ttl = None if mount else ttl_s
-            if draft.dirty:
-                draft.settle_links()
-            if draft.former is not None and draft.unchanged(own_ttl):
-                ref = draft.former.ref
-            else:
-                ref = self._write_one(draft, store, own_ttl)
-                written += 1
+            ref = self._settle(draft, None if mount else ttl_s)
             if mount:
                 self._enter(draft, ref)
         assert ref is not None
         changed = ref.digest != self._reader.root_hash
         revision = self._reader.manifest.revision + changed
-        return Outcome(root=ref, revision=revision, changed=changed, catalogs_written=written)
+        return Outcome(root=ref, revision=revision, changed=changed, catalogs_written=self._written)
 
-    def _write_one(self, draft: Draft, store: StoreCatalog, ttl_s: int | None) -> CatalogRef:
+    def _settle(self, draft: Draft, ttl_s: int | None) -> CatalogRef:
+        """The catalog that a draft became: the former one where that says the same."""
+        if draft.dirty:
+            draft.settle_links()
+        if draft.former is not None and draft.unchanged(ttl_s):
+            return draft.former.ref
+        self._written += 1
+        return self._write_one(draft, ttl_s)
+
+    def _write_one(self, draft: Draft, ttl_s: int | None) -> CatalogRef:
         former = draft.former
         revision = former.revision + 1 if former else 1
         if not draft.mount:
@@ -234,7 +249,7 @@ class Drafts:
         for ref in came:
             subtree += self._total(ref)
         contents = draft.contents(revision=revision, now_s=self._now_s, ttl_s=ttl_s, subtree=subtree)
-        ref = store(draft.mount, encode_catalog(contents))
+        ref = self._store(draft.mount, encode_catalog(contents))
         self._totals[ref.digest] = contents.statistics.total
         return ref
 
@@ -265,6 +280,8 @@ class _Builder:
         at: RepoPath,
         catalogs: frozenset[str],
         marker: Content,
+        *,
+        seal: bool,
     ) -> None:
         self._drafts = drafts
         self._at = at
@@ -272,7 +289,9 @@ class _Builder:
         self._marker = marker
         self._stack: list[tuple[str, Draft]] = []
         """Directories that are being filled, with the catalog that their entries go to."""
-        self._begun: list[Draft] = []
+        self._seal = seal
+        self._mounts: set[str] = set()
+        """Catalogs that begin in the tree."""
 
     def add(self, entry: Entry, content: Content | None, *, nanoseconds: bool) -> None:
         path = f"{self._at}/{entry.path}" if entry.path else str(self._at)
@@ -285,8 +304,9 @@ class _Builder:
         if not entry.path:
             self._start(replace(row, group=0))
             return
-        while self._stack and self._stack[-1][0] != row.parent:
-            self._stack.pop()
+        parent = row.parent
+        while self._stack and self._stack[-1][0] != parent:
+            self._leave()
         if not self._stack or path in self._stack[-1][1].rows:
             raise RepositoryError(f"the tree to publish is not in order at {path}")
         if not self._at and path == f"/{MARKER}":
@@ -302,7 +322,7 @@ class _Builder:
     def _put(self, row: Row, draft: Draft, inner: str) -> None:
         if row.is_directory and inner in self._catalogs:
             draft = self._drafts.begin(draft, row)
-            self._begun.append(draft)
+            self._mounts.add(row.path)
         else:
             if inner in self._catalogs:
                 raise RepositoryError(f"{row.path} cannot begin a nested catalog: it is a {row.kind}")
@@ -311,20 +331,29 @@ class _Builder:
             self._stack.append((row.path, draft))
 
     def finish(self) -> None:
-        """Adds the markers that the tree does not have."""
-        for draft in self._begun:
-            path = f"{draft.mount}/{MARKER}"
-            if path not in draft.rows:
-                root = draft.rows[draft.mount]
-                draft.put(
-                    Row(
-                        path=path,
-                        mode=0o100644,
-                        uid=root.uid,
-                        gid=root.gid,
-                        mtime=root.mtime,
-                        mtimens=root.mtimens,
-                        flags=Flag.FILE | self._marker.flags,
-                        digest=self._marker.digest,
-                    )
+        """Ends all directories that are still being filled."""
+        while self._stack:
+            self._leave()
+
+    def _leave(self) -> None:
+        """Ends a directory; a catalog that begins there gets the marker that the tree does not have."""
+        path, draft = self._stack.pop()
+        if path != draft.mount or path not in self._mounts:
+            return
+        marker = f"{path}/{MARKER}"
+        if marker not in draft.rows:
+            root = draft.rows[path]
+            draft.put(
+                Row(
+                    path=marker,
+                    mode=0o100644,
+                    uid=root.uid,
+                    gid=root.gid,
+                    mtime=root.mtime,
+                    mtimens=root.mtimens,
+                    flags=Flag.FILE | self._marker.flags,
+                    digest=self._marker.digest,
                 )
+            )
+        if self._seal:
+            self._drafts.seal(draft)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import marshal
 from collections.abc import Iterable, Sequence
 
 from publisher.cvmfs.catalog import Catalog, RawRow, columns_of
 from publisher.cvmfs.pathhash import path_hash
 from publisher.cvmfs.rows import Row
+
+_PLAIN = 2
+"""The version of marshal's format in which equal values are equal bytes: later ones refer back to earlier values."""
 
 
 def fingerprint(catalog: Catalog) -> bytes:
@@ -27,5 +31,5 @@ def fingerprint_of(rows: Sequence[Row]) -> bytes:
 def _digest(columns: Iterable[RawRow]) -> bytes:
     hasher = hashlib.sha256()
     for raw in columns:
-        hasher.update(repr(raw).encode())
+        hasher.update(marshal.dumps(raw, _PLAIN))  # type: ignore[arg-type]  # whatever SQLite holds can be dumped
     return hasher.digest()

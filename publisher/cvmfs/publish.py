@@ -283,7 +283,7 @@ class _Work:
         self._files_total = sum(tree.files for tree in trees)
         self._bytes_total = sum(tree.bytes for tree in trees)
         self.report += collect(finding for tree in trees for finding in tree.findings)
-        drafts = Drafts(held.reader, now_s=held.now_s, nanoseconds=held.settings.nanoseconds)
+        drafts = Drafts(held.reader, self._store_catalog, now_s=held.now_s, nanoseconds=held.settings.nanoseconds)
         for path in removals:
             drafts.remove(path)
         for tree in trees:
@@ -291,11 +291,13 @@ class _Work:
             refuse(check_catalog_sizes({**tree.rows, mount: rows + tree.rows_outside}, self._limits))
         self.tell("contents")
         marker = self._marker(trees)
-        for tree in trees:
-            drafts.graft(tree.graft.at, self._stored(tree), tree.catalogs, marker)
+        for number, tree in enumerate(trees, 1):
+            at = tree.graft.at
+            last = not any(_related(at, other.graft.at) for other in trees[number:])
+            drafts.graft(at, self._stored(tree), tree.catalogs, marker, last=last)
         self.tell("catalogs")
         refuse(check_catalog_sizes(drafts.entries(), self._limits))
-        return drafts.write(self._store_catalog, ttl_s=held.settings.ttl_s)
+        return drafts.write(ttl_s=held.settings.ttl_s)
 
     def _marker(self, trees: Iterable[Survey]) -> Content:
         """The content of an empty file; stored only if a tree has nested catalogs."""
@@ -321,3 +323,8 @@ class _Work:
     def _store_catalog(self, mount: str, data: bytes) -> CatalogRef:
         digest = self._held.store.add(data, ObjectKind.CATALOG, METADATA)
         return CatalogRef(path=mount, digest=digest, size_bytes=len(data))
+
+
+def _related(one: RepoPath, other: RepoPath) -> bool:
+    """True when one of two paths is the other one, or lies below it."""
+    return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")

@@ -25,6 +25,8 @@ from publisher.names import Fqrn
 from publisher.tree import Entry, Kind
 
 _OPEN_CATALOGS = 16
+_OPEN_BYTES = 64 << 20
+"""Most bytes of the catalogs that are open, whole databases in memory; one may be bigger."""
 _HIDDEN_BITS = Flag.MOUNT_POINT | Flag.NESTED_ROOT
 _VARIANT = re.compile(r"\$\(([^)]*)\)")
 
@@ -99,6 +101,7 @@ class Reader:
         """The newest manifest, whichever revision is read."""
         self._root = root
         self._open: OrderedDict[str, Catalog] = OrderedDict()
+        self._open_bytes = 0
         self._history: History | None = None
 
     def __enter__(self) -> Self:
@@ -112,6 +115,7 @@ class Reader:
         for catalog in self._open.values():
             catalog.close()
         self._open.clear()
+        self._open_bytes = 0
 
     @property
     def fqrn(self) -> str:
@@ -199,8 +203,11 @@ class Reader:
             return self._open[key]
         catalog = open_catalog(self.source, ref)
         self._open[key] = catalog
-        if len(self._open) > _OPEN_CATALOGS:
-            self._open.popitem(last=False)[1].close()
+        self._open_bytes += catalog.size_bytes
+        while len(self._open) > 1 and (len(self._open) > _OPEN_CATALOGS or self._open_bytes > _OPEN_BYTES):
+            _, oldest = self._open.popitem(last=False)
+            self._open_bytes -= oldest.size_bytes
+            oldest.close()
         return catalog
 
     def lookup(self, path: str) -> Stored | None:
@@ -300,8 +307,8 @@ class Reader:
     def _inside(self, place: _Place) -> _Place:
         """The directory as the catalog has it that holds its contents."""
         ref = place.catalog.mounted(place.row)
-        if ref is None:
-            return place
+        if ref is None:  # opened again where it was closed meanwhile
+            return _Place(self.catalog(place.ref), place.ref, place.inner, place.row)
         if place.row.bind_mount:
             ref = CatalogRef(path="", digest=ref.digest, size_bytes=ref.size_bytes)
         catalog = self.catalog(ref)

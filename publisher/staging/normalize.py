@@ -75,7 +75,10 @@ def _normalized(tree: Iterable[Entry], *, where: str, policy: Policy, findings: 
                 )
             else:
                 findings.append(note("unreadable", place, f"{message}; published as {readable:04o}"))
-        yield replace(entry, mode=readable, uid=0, gid=0, xattrs=(), link_group=0)
+        if (entry.mode, entry.uid, entry.gid, entry.link_group) == (readable, 0, 0, 0) and not entry.xattrs:
+            yield entry
+        else:
+            yield replace(entry, mode=readable, uid=0, gid=0, xattrs=(), link_group=0)
 
 
 def _readable(kind: Kind, mode: int) -> int:
