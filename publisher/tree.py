@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
+import marshal
 import os
 import stat
-from collections.abc import Iterable, Iterator
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import overload
 
 from publisher.errors import DiskError
 from publisher.names import RepoPath
+
+_PLAIN = 1 << 16
+"""Entries of a tree that are kept as they are: packing takes time, and memory matters for big trees only."""
+_PACK = 1 << 10
+"""Entries packed together."""
 
 
 class Kind(StrEnum):
@@ -85,6 +94,89 @@ Tree = Iterable[Entry]
 """Entries in pre-order: the root first, each directory before what it holds, siblings by name bytes.
 
 Can be iterated more than once."""
+
+
+class Kept(Sequence[Entry]):
+    """The entries of a tree of any size in memory: those beyond the first ones are packed, in a tenth of the space."""
+
+    def __init__(self, entries: Iterable[Entry]) -> None:
+        rest = iter(entries)
+        self._plain = tuple(itertools.islice(rest, _PLAIN))
+        self._packs: list[bytes] = []
+        self._count = len(self._plain)
+        while some := tuple(itertools.islice(rest, _PACK)):
+            self._packs.append(zlib.compress(marshal.dumps([_flat(entry) for entry in some]), 1))
+            self._count += len(some)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Entry]:
+        yield from self._plain
+        for pack in self._packs:
+            yield from map(_entry_of, _unpacked(pack))
+
+    @overload
+    def __getitem__(self, index: int) -> Entry: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Entry, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> Entry | tuple[Entry, ...]:
+        if isinstance(index, slice):
+            return tuple(self)[index]
+        at = range(self._count)[index]
+        if at < len(self._plain):
+            return self._plain[at]
+        pack, place = divmod(at - len(self._plain), _PACK)
+        return _entry_of(_unpacked(self._packs[pack])[place])
+
+
+_Flat = tuple[str, str, int, int, int, int, int, int, str | bytes | None, str, int, tuple[tuple[str, bytes], ...], int]
+"""The fields of an entry in their order, as plain values."""
+
+
+def _flat(entry: Entry) -> _Flat:
+    content = entry.content
+    return (
+        entry.path,
+        entry.kind.value,
+        entry.mode,
+        entry.uid,
+        entry.gid,
+        entry.mtime_s,
+        entry.mtime_ns,
+        entry.size_bytes,
+        str(content) if isinstance(content, Path) else content,
+        entry.target,
+        entry.rdev,
+        entry.xattrs,
+        entry.link_group,
+    )
+
+
+def _entry_of(flat: _Flat) -> Entry:
+    path, kind, mode, uid, gid, mtime_s, mtime_ns, size_bytes, content, target, rdev, xattrs, link_group = flat
+    return Entry(
+        path=path,
+        kind=Kind(kind),
+        mode=mode,
+        uid=uid,
+        gid=gid,
+        mtime_s=mtime_s,
+        mtime_ns=mtime_ns,
+        size_bytes=size_bytes,
+        content=Path(content) if isinstance(content, str) else content,
+        target=target,
+        rdev=rdev,
+        xattrs=xattrs,
+        link_group=link_group,
+    )
+
+
+def _unpacked(pack: bytes) -> list[_Flat]:
+    found: list[_Flat] = marshal.loads(zlib.decompress(pack))  # noqa: S302 - written by this object
+    return found
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 from publisher.cvmfs.digest import Algorithm, Digest, ObjectKind
 from publisher.cvmfs.envelope import Envelope
 from publisher.cvmfs.keys import load_private_key, sign_manifest_hash, sign_whitelist_hash
-from publisher.cvmfs.reader import expand_variant
+from publisher.cvmfs.variant import expand_variant
 from publisher.cvmfs.whitelist import parse_whitelist
 from publisher.tree import Kind
 

@@ -1,46 +1,20 @@
-"""File catalogs: reading them without trusting them, and writing them."""
+"""File catalogs, read without trusting them."""
 
 from __future__ import annotations
 
-import itertools
 import os
-import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from publisher.cvmfs import sqlite, xattr
 from publisher.cvmfs.counters import Statistics, parse_statistics
 from publisher.cvmfs.digest import Algorithm, Digest, ObjectKind
-from publisher.cvmfs.pathhash import PathHash, parent_hash, path_hash
+from publisher.cvmfs.pathhash import PathHash, path_hash
 from publisher.cvmfs.rows import Chunk, Row, name_fault, row_fault
 from publisher.errors import FormatError
 
 SCHEMA = "2.5"
 SCHEMA_REVISION = "7"
-_TABLES = (
-    "CREATE TABLE properties (key TEXT, value TEXT, CONSTRAINT pk_properties PRIMARY KEY (key))",
-    (
-        "CREATE TABLE catalog (md5path_1 INTEGER, md5path_2 INTEGER, parent_1 INTEGER, parent_2 INTEGER, "
-        "hardlinks INTEGER, hash BLOB, size INTEGER, mode INTEGER, mtime INTEGER, mtimens INTEGER, flags INTEGER, "
-        "name TEXT, symlink TEXT, uid INTEGER, gid INTEGER, xattr BLOB, "
-        "CONSTRAINT pk_catalog PRIMARY KEY (md5path_1, md5path_2))"
-    ),
-    "CREATE INDEX idx_catalog_parent ON catalog (parent_1, parent_2)",
-    (
-        "CREATE TABLE chunks (md5path_1 INTEGER, md5path_2 INTEGER, offset INTEGER, size INTEGER, hash BLOB, "
-        "CONSTRAINT pk_chunks PRIMARY KEY (md5path_1, md5path_2, offset, size), "
-        "FOREIGN KEY (md5path_1, md5path_2) REFERENCES catalog(md5path_1, md5path_2))"
-    ),
-    (
-        "CREATE TABLE nested_catalogs (path TEXT, sha1 TEXT, size INTEGER, "
-        "CONSTRAINT pk_nested_catalogs PRIMARY KEY (path))"
-    ),
-    (
-        "CREATE TABLE bind_mountpoints (path TEXT, sha1 TEXT, size INTEGER, "
-        "CONSTRAINT pk_bind_mountpoints PRIMARY KEY (path))"
-    ),
-    "CREATE TABLE statistics (counter TEXT, value INTEGER, CONSTRAINT pk_statistics PRIMARY KEY (counter))",
-)
 _NEEDED = frozenset({"properties", "catalog", "chunks", "nested_catalogs", "statistics"})
 _COLUMNS = (
     "md5path_1",
@@ -337,70 +311,3 @@ def _blob(value: object, where: str) -> bytes | None:
     if value is None or isinstance(value, bytes):
         return value
     raise FormatError(f"{where} has a number where bytes belong")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CatalogContents:
-    """All that goes into a new catalog."""
-
-    rows: tuple[Row, ...]
-    """In tree order."""
-    nested: tuple[CatalogRef, ...]
-    binds: tuple[CatalogRef, ...]
-    properties: Mapping[str, str]
-    statistics: Statistics
-
-
-def encode_catalog(contents: CatalogContents) -> bytes:
-    """The bytes of a (uncompressed) catalog."""
-    return sqlite.build(_TABLES, _filler(contents))
-
-
-def columns_of(rows: Sequence[Row]) -> Iterator[RawRow]:
-    """The columns of rows, text as bytes, as :meth:`Catalog.columns` gives them; rows of table ``chunks`` behind."""
-    hashes = {row.path: path_hash(row.path) for row in rows if row.is_directory}
-    for row in rows:
-        yield _columns(row, hashes)
-    for row in rows:
-        for chunk in row.chunks:
-            yield (*path_hash(row.path), chunk.offset, chunk.size_bytes, chunk.digest)
-
-
-def _filler(contents: CatalogContents) -> Callable[[sqlite3.Connection], None]:
-    def fill(database: sqlite3.Connection) -> None:
-        columns = columns_of(contents.rows)
-        values = [(key, os.fsencode(value)) for key, value in contents.properties.items()]
-        database.executemany("INSERT INTO properties VALUES (?, CAST(? AS TEXT))", values)
-        database.executemany(
-            "INSERT INTO catalog VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, CAST(? AS TEXT), CAST(? AS TEXT), ?, ?, ?)",
-            itertools.islice(columns, len(contents.rows)),
-        )
-        database.executemany("INSERT INTO chunks VALUES (?, ?, ?, ?, ?)", columns)
-        for table, refs in (("nested_catalogs", contents.nested), ("bind_mountpoints", contents.binds)):
-            database.executemany(
-                f"INSERT INTO {table} VALUES (CAST(? AS TEXT), ?, ?)",  # noqa: S608 - the names are our own
-                [(os.fsencode(ref.path), str(ref.digest), ref.size_bytes) for ref in refs],
-            )
-        database.executemany("INSERT INTO statistics VALUES (?, ?)", contents.statistics.rows())
-
-    return fill
-
-
-def _columns(row: Row, directories: Mapping[str, PathHash]) -> RawRow:
-    parent = directories.get(row.parent) if row.path else None
-    return (
-        *(directories.get(row.path) or path_hash(row.path)),
-        *(parent or parent_hash(row.path)),
-        (row.group << 32) | row.links,
-        row.digest,
-        row.size,
-        row.mode,
-        row.mtime,
-        row.mtimens,
-        int(row.flags),
-        os.fsencode(row.name),
-        os.fsencode(row.target),
-        row.uid,
-        row.gid,
-        row.xattr,
-    )

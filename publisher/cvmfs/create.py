@@ -11,7 +11,8 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
-from publisher.cvmfs.catalog import SCHEMA, SCHEMA_REVISION, CatalogContents, CatalogRef, encode_catalog
+from publisher.cvmfs.catalog import SCHEMA, SCHEMA_REVISION, CatalogRef
+from publisher.cvmfs.catalog_writer import CatalogContents, encode_catalog
 from publisher.cvmfs.commit import Commit, commit
 from publisher.cvmfs.compression import METADATA
 from publisher.cvmfs.counters import Counters, Statistics, count

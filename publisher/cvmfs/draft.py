@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from publisher.cvmfs.catalog import SCHEMA, SCHEMA_REVISION, Catalog, CatalogContents, CatalogRef
+from publisher.cvmfs.catalog import SCHEMA, SCHEMA_REVISION, Catalog, CatalogRef
+from publisher.cvmfs.catalog_writer import CatalogContents
 from publisher.cvmfs.counters import Counters, Statistics, count
 from publisher.cvmfs.digest import ZERO, Digest
 from publisher.cvmfs.fingerprint import fingerprint, fingerprint_of

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from publisher.cvmfs.catalog import CatalogRef, encode_catalog
+from publisher.cvmfs.catalog import CatalogRef
+from publisher.cvmfs.catalog_writer import encode_catalog
 from publisher.cvmfs.counters import Counters
 from publisher.cvmfs.digest import Digest
 from publisher.cvmfs.draft import Draft, draft_of, former_of, nested_root, plain_directory

@@ -21,8 +21,9 @@ from pathlib import Path
 from publisher.cvmfs.disk import failing_as
 from publisher.cvmfs.export_state import ExportState, Known, known_of, mark_of
 from publisher.cvmfs.lock import exclusive
-from publisher.cvmfs.reader import Reader, Stored, expand_variant, read_content
+from publisher.cvmfs.reader import Reader, Stored, read_content
 from publisher.cvmfs.source import Source
+from publisher.cvmfs.variant import expand_variant
 from publisher.errors import NotFoundError
 from publisher.progress import Progress, Silent
 from publisher.tree import Kind

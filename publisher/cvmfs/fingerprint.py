@@ -6,7 +6,8 @@ import hashlib
 import marshal
 from collections.abc import Iterable, Sequence
 
-from publisher.cvmfs.catalog import Catalog, RawRow, columns_of
+from publisher.cvmfs.catalog import Catalog, RawRow
+from publisher.cvmfs.catalog_writer import columns_of
 from publisher.cvmfs.pathhash import path_hash
 from publisher.cvmfs.rows import Row
 

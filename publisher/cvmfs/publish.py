@@ -179,30 +179,22 @@ def publish(  # noqa: PLR0913 - one call with everything a revision is made of
     """
     start = time.monotonic()
     with session(folder, keys_folder=keys_folder, now=now, wait_s=wait_s) as held:
-        reader = held.reader
-        if base is not None and base != reader.root_hash:
-            raise StaleBaseError(
-                f"{folder} moved on to revision {reader.manifest.revision} ({reader.root_hash}) since {base}",
-                hint="run it again: it starts from the newest revision",
-            )
+        _check_base(held, base)
         work = _Work(held, limits or Limits(), jobs or usual_jobs(), progress)
         outcome = work.apply(grafts, removals)
         work.tell("manifest")
-        history = tagged_history(reader, outcome, held.now_s, tag, description)
+        history = tagged_history(held.reader, outcome, held.now_s, tag, description)
         if outcome.changed or history is not None:
-            commit_outcome(held, outcome, history or reader.history())
-        totals = held.store.totals
-        return PublishResult(
-            revision=outcome.revision,
-            root_hash=outcome.root.digest,
-            changed=outcome.changed,
-            files=work.files_done,
-            read_bytes=work.bytes_done,
-            objects_new=totals.objects,
-            stored_bytes=totals.stored_bytes,
-            catalogs_written=outcome.catalogs_written,
-            seconds=time.monotonic() - start,
-            report=work.report,
+            commit_outcome(held, outcome, history or held.reader.history())
+        return work.result(outcome, seconds=time.monotonic() - start)
+
+
+def _check_base(held: Session, base: Digest | None) -> None:
+    reader = held.reader
+    if base is not None and base != reader.root_hash:
+        raise StaleBaseError(
+            f"{held.folder} moved on to revision {reader.manifest.revision} ({reader.root_hash}) since {base}",
+            hint="run it again: it starts from the newest revision",
         )
 
 
@@ -259,9 +251,9 @@ class _Work:
         self._progress = progress
         self._files_total = 0
         self._bytes_total = 0
-        self.files_done = 0
-        self.bytes_done = 0
-        self.report = Report()
+        self._files_done = 0
+        self._bytes_done = 0
+        self._report = Report()
 
     def tell(self, step: str) -> None:
         """Reports progress."""
@@ -269,9 +261,9 @@ class _Work:
             self._progress(
                 PublishProgress(
                     step=step,
-                    files_done=self.files_done,
+                    files_done=self._files_done,
                     files_total=self._files_total,
-                    bytes_done=self.bytes_done,
+                    bytes_done=self._bytes_done,
                     bytes_total=self._bytes_total,
                 )
             )
@@ -282,7 +274,7 @@ class _Work:
         trees = [survey(graft, self._limits) for graft in grafts]
         self._files_total = sum(tree.files for tree in trees)
         self._bytes_total = sum(tree.bytes for tree in trees)
-        self.report += collect(finding for tree in trees for finding in tree.findings)
+        self._report += collect(finding for tree in trees for finding in tree.findings)
         drafts = Drafts(held.reader, self._store_catalog, now_s=held.now_s, nanoseconds=held.settings.nanoseconds)
         for path in removals:
             drafts.remove(path)
@@ -298,6 +290,22 @@ class _Work:
         self.tell("catalogs")
         refuse(check_catalog_sizes(drafts.entries(), self._limits))
         return drafts.write(ttl_s=held.settings.ttl_s)
+
+    def result(self, outcome: Outcome, *, seconds: float) -> PublishResult:
+        """What all of it came to."""
+        totals = self._held.store.totals
+        return PublishResult(
+            revision=outcome.revision,
+            root_hash=outcome.root.digest,
+            changed=outcome.changed,
+            files=self._files_done,
+            read_bytes=self._bytes_done,
+            objects_new=totals.objects,
+            stored_bytes=totals.stored_bytes,
+            catalogs_written=outcome.catalogs_written,
+            seconds=seconds,
+            report=self._report,
+        )
 
     def _marker(self, trees: Iterable[Survey]) -> Content:
         """The content of an empty file; stored only if a tree has nested catalogs."""
@@ -316,8 +324,8 @@ class _Work:
         return writer.stored(tree.graft.tree, files=tree.files, size_bytes=tree.bytes)
 
     def _count(self, files: int, size_bytes: int) -> None:
-        self.files_done += files
-        self.bytes_done += size_bytes
+        self._files_done += files
+        self._bytes_done += size_bytes
         self.tell("contents")
 
     def _store_catalog(self, mount: str, data: bytes) -> CatalogRef:

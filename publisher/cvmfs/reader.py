@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -28,7 +27,6 @@ _OPEN_CATALOGS = 16
 _OPEN_BYTES = 64 << 20
 """Most bytes of the catalogs that are open, whole databases in memory; one may be bigger."""
 _HIDDEN_BITS = Flag.MOUNT_POINT | Flag.NESTED_ROOT
-_VARIANT = re.compile(r"\$\(([^)]*)\)")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -360,16 +358,6 @@ def _sized(source: Source, digest: Digest, kind: ObjectKind, stored: Stored, siz
             f"/{stored.path}: the object {digest.object_name(kind)} has {got} bytes of content, "
             f"the catalog says {size_bytes}"
         )
-
-
-def expand_variant(target: str, environment: Mapping[str, str]) -> str:
-    """A link target as a client shows it: ``$(NAME)`` and ``$(NAME:-default)`` replaced."""
-
-    def value(match: re.Match[str]) -> str:
-        name, _, default = match[1].partition(":-")
-        return environment.get(name, default)
-
-    return _VARIANT.sub(value, target)
 
 
 def open_repository(

@@ -6,7 +6,8 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-from publisher.cvmfs.catalog import CatalogRef, encode_catalog
+from publisher.cvmfs.catalog import CatalogRef
+from publisher.cvmfs.catalog_writer import encode_catalog
 from publisher.cvmfs.compression import METADATA
 from publisher.cvmfs.digest import Digest, ObjectKind
 from publisher.cvmfs.draft import Draft, draft_of

@@ -34,7 +34,7 @@ class StagedImage:
 
     name: ImageName
     version: ImageVersion
-    entries: tuple[Entry, ...] = field(repr=False)
+    entries: Sequence[Entry] = field(repr=False)
     catalogs: frozenset[str]
     record: ImageRecord
     report: Report

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from publisher.report import Finding, Report, collect, error, note, warning
-from publisher.tree import Entry, Kind
+from publisher.tree import Entry, Kept, Kind
 
 _SPECIAL: Final = (Kind.FIFO, Kind.SOCKET, Kind.CHAR, Kind.BLOCK)
 _SET_ID: Final = 0o6000
@@ -32,7 +32,7 @@ class Policy:
 class Normalized:
     """A tree fit for publishing, and what was changed to make it so."""
 
-    entries: tuple[Entry, ...]
+    entries: Sequence[Entry]
     report: Report
 
 
@@ -48,7 +48,7 @@ def normalize(tree: Iterable[Entry], *, where: str, policy: Policy) -> Normalize
         policy: what to repair and what to refuse.
     """
     findings: list[Finding] = []
-    entries = tuple(_normalized(tree, where=where, policy=policy, findings=findings))
+    entries = Kept(_normalized(tree, where=where, policy=policy, findings=findings))
     return Normalized(entries=entries, report=collect(findings))
 
 

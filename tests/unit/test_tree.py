@@ -1,11 +1,13 @@
 import os
 import random
 import stat
+from pathlib import Path
 
 import pytest
 
+from publisher import tree
 from publisher.errors import DiskError
-from publisher.tree import FORMAT_OF_KIND, Entry, FolderTree, Kind, pre_order
+from publisher.tree import FORMAT_OF_KIND, Entry, FolderTree, Kept, Kind, pre_order
 
 
 def paths(folder, **options):
@@ -132,3 +134,39 @@ def test_name_and_parent():
 def test_every_kind_has_its_type_bits():
     assert set(FORMAT_OF_KIND) == set(Kind)
     assert FORMAT_OF_KIND[Kind.SYMLINK] == stat.S_IFLNK
+
+
+@pytest.mark.parametrize(("plain", "pack"), [(0, 1), (0, 7), (5, 7), (50, 7), (500, 1024)])
+def test_kept_entries_come_back_as_they_were(monkeypatch, plain, pack):
+    monkeypatch.setattr(tree, "_PLAIN", plain)
+    monkeypatch.setattr(tree, "_PACK", pack)
+    kinds = tuple(Kind)
+    entries = tuple(
+        Entry(
+            path=f"d/{number}-\udcff-\N{SNOWMAN}",
+            kind=kinds[number % len(kinds)],
+            mode=number,
+            uid=number + 1,
+            gid=number + 2,
+            mtime_s=-number,
+            mtime_ns=number + 3,
+            size_bytes=number << 40,
+            content=(None, b"\0bytes", Path("/a/\udcfe"))[number % 3],
+            target="t" * number,
+            rdev=number + 4,
+            xattrs=(("user.a", b"\xff"),) * (number % 2),
+            link_group=number + 5,
+        )
+        for number in range(100)
+    )
+    kept = Kept(iter(entries))
+    assert tuple(kept) == tuple(kept) == entries
+    assert len(kept) == 100
+    assert [kept[at] for at in (0, 4, 5, 6, 12, 99, -1, -100)] == [entries[at] for at in (0, 4, 5, 6, 12, 99, -1, -100)]
+    assert kept[3:60:4] == entries[3:60:4]
+    with pytest.raises(IndexError):
+        kept[100]
+
+
+def test_nothing_can_be_kept():
+    assert (len(Kept(())), list(Kept(()))) == (0, [])

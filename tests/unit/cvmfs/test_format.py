@@ -33,8 +33,8 @@ from publisher.cvmfs.keys import (
 )
 from publisher.cvmfs.manifest import Manifest, parse_manifest
 from publisher.cvmfs.pathhash import parent_hash, path_hash
-from publisher.cvmfs.reader import expand_variant
 from publisher.cvmfs.settings import Settings, encode_settings, read_settings, settings_path
+from publisher.cvmfs.variant import expand_variant
 from publisher.cvmfs.whitelist import Whitelist, fingerprint, parse_whitelist
 from publisher.errors import DiskError, FormatError, RepositoryError, TrustError
 from publisher.names import Fqrn

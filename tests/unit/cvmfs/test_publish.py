@@ -16,6 +16,7 @@ from cvmfs_repository import directory, file, graft, later, link, tree
 
 from publisher.cvmfs.check import check
 from publisher.cvmfs.digest import Algorithm, Digest, ObjectKind
+from publisher.cvmfs.drafts import Drafts
 from publisher.cvmfs.limits import Limits
 from publisher.cvmfs.reader import open_repository
 from publisher.cvmfs.settings import Settings
@@ -192,6 +193,55 @@ def test_nested_catalogs_come_and_go(repo):
     repo.publish(graft("/x", *entries, catalogs=("",)), at=later(3))
     assert set(catalogs(repo)) == {"", "/x"}
     clean(repo)
+
+
+def test_more_nested_catalogs_than_are_kept_open(repo):
+    names = [f"n{number:02}" for number in range(40)]
+    repo.publish(
+        graft("/sw", *(file(f"{name}/d/f", name.encode()) for name in names), file("z/y/f", b"z"), catalogs=names),
+        at=later(1),
+    )
+    with repo.open() as reader:
+        seen = {stored.path for stored in reader.walk()}
+        assert {f"sw/{name}/d/f" for name in names} | {"sw/z/y/f"} <= seen
+        assert len(list(reader.catalogs())) == 41
+
+
+def test_complete_catalogs_do_not_stay_in_memory(repo, monkeypatch):
+    held = []
+    seal = Drafts.seal
+
+    def noted(self, draft):
+        seal(self, draft)
+        held.append(sum(len(each.rows) for each in self._loaded.values()))
+
+    monkeypatch.setattr(Drafts, "seal", noted)
+    names = [f"d{number:02}" for number in range(20)]
+    files = [file(f"{name}/f{number}", b"%d" % number) for name in names for number in range(40)]
+    done = repo.publish(graft("/sw", *files, catalogs=("", *names)), at=later(1))
+    assert done.catalogs_written == 22
+    assert max(held) < 40
+    again = repo.publish(graft("/sw", *files, catalogs=("", *names)), at=later(2))
+    assert (again.changed, again.catalogs_written) == (False, 0)
+
+
+@pytest.mark.parametrize(
+    "second", ["/sw/tool/n/more", "/sw/tool/n", "/sw/tool", "/sw", "/sw/tool/n/f", "/sw/tools", ""]
+)
+def test_a_later_graft_may_change_what_an_earlier_one_brought(repo, tmp_path, second):
+    first = graft("/sw/tool", file("n/f", b"1"), file("n/m/g", b"2"), file("o/h", b"3"), catalogs=("", "n", "n/m"))
+    other = graft(second, file("n/f", b"changed"), file("x/y", b"new"), catalogs=("x",))
+    repo.publish(first, other, at=later(1))
+    apart = repository.make(tmp_path / "apart")
+    apart.publish(first, at=later(1))
+    apart.publish(other, at=later(1))
+    trees = []
+    for each in (repo, apart):
+        with each.open() as reader:
+            trees.append([(stored.entry, stored.digest, stored.nlink) for stored in reader.walk()])
+        key = (each.keys / f"{repository.FQRN}.pub").read_bytes()
+        assert check(each.folder, public_key=key, now=later(9)).findings == ()
+    assert trees[0] == trees[1]
 
 
 def test_marker_in_the_tree_begins_a_catalog(repo):
