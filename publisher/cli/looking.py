@@ -96,7 +96,10 @@ def _show(app: typer.Typer) -> None:
         session.screen.table(
             "",
             ("kernel", "name on the card", "image"),
-            [(row.name, row.display_name, f"{row.image} {row.image_version}") for row in record.kernels],
+            [
+                (row.name, row.display_name, f"{row.image} {row.image_version}" if row.image else "(none)")
+                for row in record.kernels
+            ],
         )
         session.screen.table(
             "",

@@ -56,7 +56,11 @@ def _plan(app: typer.Typer) -> None:
         session.screen.tree(
             f"release {made.manifest.version} -> {channel}{published}",
             {_image_title(image): _catalog_lines(image) for image in images}
-            | {"kernels": [f"{kernel.name}: {kernel.display_name}, in {kernel.image}" for kernel in made.kernels]},
+            | {
+                "kernels": [
+                    f"{kernel.name}: {kernel.display_name}, in {kernel.image or 'no image'}" for kernel in made.kernels
+                ]
+            },
         )
         session.screen.result(_plan_json(made, images))
 

@@ -121,7 +121,8 @@ async def _probe_one(target: Target, options: ProbeOptions) -> ProbeResult:
     place = Place(
         connection_file=runtime / f"kernel-{uuid.uuid4().hex}.json",
         log=scratch / "stderr.log",
-        env={**server, "HOME": str(home), "AFPUB_PROBE": token},
+        # a failed start must fail, and not become a kernel that tells why
+        env={**server, "HOME": str(home), "AFPUB_PROBE": token, "AFPUB_ON_ERROR": "exit"},
         cwd=home,
         marker=f"AFPUB_PROBE={token}",
     )

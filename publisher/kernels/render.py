@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from publisher.names import ImageVersion, ReleaseVersion
-from publisher.project.kernel import KernelDefinition
+from publisher.names import ImageName, ImageVersion, ReleaseVersion
+from publisher.project.kernel import HelpLink, KernelDefinition, SetupStep
+from publisher.project.settings import Links
 from publisher.tree import Entry, Kind, pre_order
 
 KERNELS = "share/jupyter/kernels"
@@ -20,14 +21,18 @@ _FORMAT = 1
 _NO_HISTORY = "--HistoryManager.hist_file=:memory:"
 _IPYKERNEL = frozenset({"ipykernel", "ipykernel_launcher"})
 _ATLAS_REPOSITORIES = ("/cvmfs/atlas.cern.ch", "/cvmfs/atlas-condb.cern.ch", "/cvmfs/sft.cern.ch")
+_ATLAS_STEPS = frozenset({"analysisbase", "asetup"})
+_NO_LINKS = Links()
+_MODULE_VARIABLES = ("MODULEPATH", "MODULESHOME", "MODULES_*", "LMOD_*")
 _ATLAS_VARIABLES = ("ATLAS_LOCAL_*", "ALRB_*", "FRONTIER_SERVER", "RUCIO_*")
 
 
-def render_kernel(
+def render_kernel(  # noqa: PLR0913 - all that a rendered kernel depends on, by name
     kernel: KernelDefinition,
     *,
     release: ReleaseVersion,
-    image_version: ImageVersion,
+    images: Mapping[ImageName, ImageVersion],
+    links: Links = _NO_LINKS,
     mount: str = "",
     mtime_s: int = 0,
 ) -> tuple[Entry, ...]:
@@ -36,15 +41,16 @@ def render_kernel(
     Args:
         kernel: what the release manager wrote.
         release: version of the release that the kernel belongs to.
-        image_version: folder of the image's version below ``images/<image>/``.
+        images: the images of the release and the folders of their versions below ``images/<image>/``.
+        links: where users read and write.
         mount: absolute folder that holds ``releases/``, such as ``/cvmfs/kernels.example.org/af``; then
             kernel.json names the launcher by its absolute path, for servers that do not know
             ``{resource_dir}``.
         mtime_s: modification time of every file, seconds since 1970.
     """
     files = [
-        _file("kernel.json", _kernel_json(kernel, release, image_version, mount), mtime_s=mtime_s),
-        _file("kernel.conf", _kernel_conf(kernel, release, image_version), mtime_s=mtime_s),
+        _file("kernel.json", _kernel_json(kernel, release, images, links, mount), mtime_s=mtime_s),
+        _file("kernel.conf", _kernel_conf(kernel, release, images, links), mtime_s=mtime_s),
         _link("launch", f"../../../../{LIBEXEC}/launch", mtime_s=mtime_s),
     ]
     files += [_file(logo.name, logo.read_bytes(), mtime_s=mtime_s) for logo in kernel.logos]
@@ -62,17 +68,19 @@ def render_libexec(*, mtime_s: int = 0) -> tuple[Entry, ...]:
     )
 
 
-def render_release(
-    kernels: Sequence[tuple[KernelDefinition, ImageVersion]],
+def render_release(  # noqa: PLR0913 - all that a rendered release depends on, by name
+    kernels: Sequence[KernelDefinition],
     *,
     release: ReleaseVersion,
+    images: Mapping[ImageName, ImageVersion],
+    links: Links = _NO_LINKS,
     mount: str = "",
     mtime_s: int = 0,
 ) -> tuple[Entry, ...]:
     """All that the kernels add to a release's folder, with the folders, in pre-order and without the root."""
     entries = list(_below(LIBEXEC, render_libexec(mtime_s=mtime_s)))
-    for kernel, image_version in kernels:
-        rendered = render_kernel(kernel, release=release, image_version=image_version, mount=mount, mtime_s=mtime_s)
+    for kernel in kernels:
+        rendered = render_kernel(kernel, release=release, images=images, links=links, mount=mount, mtime_s=mtime_s)
         entries += _below(f"{KERNELS}/{kernel.name}", rendered)
     folders = {
         parent: Entry(path=parent, kind=Kind.DIRECTORY, mode=0o755, mtime_s=mtime_s)
@@ -82,18 +90,20 @@ def render_release(
     return tuple(pre_order([*folders.values(), *entries]))
 
 
-def _kernel_json(kernel: KernelDefinition, release: ReleaseVersion, image_version: ImageVersion, mount: str) -> bytes:
+def _kernel_json(
+    kernel: KernelDefinition,
+    release: ReleaseVersion,
+    images: Mapping[ImageName, ImageVersion],
+    links: Links,
+    mount: str,
+) -> bytes:
     """Source: jupyter_client/kernelspec.py KernelSpec (8.x); ``env`` stays empty (PATH-like values age)."""
     folder = f"{mount.rstrip('/')}/releases/{release}/{KERNELS}/{kernel.name}" if mount else "{resource_dir}"
     metadata: dict[str, object] = {
         **json.loads(kernel.metadata),
         "debugger": kernel.debugger,
-        "afpub": {
-            "description": kernel.description,
-            "image": kernel.image,
-            "image_version": image_version,
-            "release": release,
-        },
+        "afpub": {"description": kernel.description, "release": release}
+        | ({"image": kernel.image, "image_version": images[kernel.image]} if kernel.image else {}),
     }
     spec: dict[str, object] = {
         "argv": [f"{folder}/launch", "{connection_file}"],
@@ -104,39 +114,78 @@ def _kernel_json(kernel: KernelDefinition, release: ReleaseVersion, image_versio
     }
     if kernel.interrupt_mode != "signal":
         spec["interrupt_mode"] = kernel.interrupt_mode
-    if kernel.help_links:
-        spec["help_links"] = [{"text": link.text, "url": link.url} for link in kernel.help_links]
+    help_links = [*kernel.help_links, *_own_links(release, links)]
+    if help_links:
+        spec["help_links"] = [{"text": link.text, "url": link.url} for link in help_links]
     return (json.dumps(spec, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
-def _kernel_conf(kernel: KernelDefinition, release: ReleaseVersion, image_version: ImageVersion) -> bytes:
+def _own_links(release: ReleaseVersion, links: Links) -> list[HelpLink]:
+    named = ((f"About this release ({release})", links.docs), ("Tell what is wrong or missing", links.feedback))
+    return [HelpLink(text=text, url=url) for text, url in named if url]
+
+
+def _kernel_conf(
+    kernel: KernelDefinition, release: ReleaseVersion, images: Mapping[ImageName, ImageVersion], links: Links
+) -> bytes:
+    steps = _setup_steps(kernel)
     rows = [
         ("FORMAT", str(_FORMAT)),
         ("KERNEL", kernel.name),
         ("DISPLAY_NAME", kernel.display_name),
+        ("LANGUAGE", kernel.language),
         ("RELEASE", release),
-        ("MODE", "image"),
-        ("IMAGE", f"{kernel.image}/{image_version}"),
+        ("MODE", "retired" if kernel.retired else "image" if kernel.image else "host"),
+        ("REASON", kernel.retired),
+        ("IMAGE", f"{kernel.image}/{images[kernel.image]}" if kernel.image else ""),
+        ("PACKAGES", f"{kernel.packages}/{images[kernel.packages]}" if kernel.packages else ""),
         ("GPU", kernel.gpu),
+        ("CUDA", kernel.cuda),
         ("PYTHON_VER", kernel.python_ver),
         ("USER_SITE", "yes" if kernel.user_site else "no"),
         ("USER_SETUP", kernel.user_setup),
-        ("ANALYSISBASE", kernel.analysisbase),
+        *(("SETUP", " ".join((step.kind, *step.words))) for step in steps),
+        *(("TOUCH", path) for path in _touched(steps)),
+        *(("PASS", pattern) for pattern in _passed(steps)),
+        *(("ARG", word) for word in _command(kernel, release, links)),
     ]
-    if kernel.analysisbase:
-        rows += [("TOUCH", path) for path in _ATLAS_REPOSITORIES]
-        rows += [("PASS", pattern) for pattern in _ATLAS_VARIABLES]
-    rows += [("ARG", word) for word in _command(kernel)]
     lines = ["# What libexec/launch and libexec/start read: KEY=VALUE lines, never sourced. Written by afpub."]
     lines += [f"{key}={value}" for key, value in rows if value]
     return ("\n".join(lines) + "\n").encode()
 
 
-def _command(kernel: KernelDefinition) -> tuple[str, ...]:
-    """The command in the image; IPython's history database is kept off home folders on NFS and AFS."""
-    if kernel.history or _IPYKERNEL.isdisjoint(kernel.command):
+def _setup_steps(kernel: KernelDefinition) -> tuple[SetupStep, ...]:
+    if not kernel.analysisbase:
+        return kernel.setup
+    return (SetupStep(kind="analysisbase", words=(kernel.analysisbase,)), *kernel.setup)
+
+
+def _touched(steps: Sequence[SetupStep]) -> list[str]:
+    """The repositories that the steps read: autofs mounts them when they are looked at."""
+    found = set(_ATLAS_REPOSITORIES) if _kinds(steps) & _ATLAS_STEPS else set()
+    for step in steps:
+        parts = step.words[0].split("/")
+        if parts[:2] == ["", "cvmfs"] and len(parts) > 2:
+            found.add("/".join(parts[:3]))
+    return sorted(found)
+
+
+def _passed(steps: Sequence[SetupStep]) -> tuple[str, ...]:
+    kinds = _kinds(steps)
+    return (_ATLAS_VARIABLES if kinds & _ATLAS_STEPS else ()) + (_MODULE_VARIABLES if "module" in kinds else ())
+
+
+def _kinds(steps: Sequence[SetupStep]) -> set[str]:
+    return {step.kind for step in steps}
+
+
+def _command(kernel: KernelDefinition, release: ReleaseVersion, links: Links) -> tuple[str, ...]:
+    """The command; IPython's history database is kept off home folders on NFS and AFS."""
+    if _IPYKERNEL.isdisjoint(kernel.command):
         return kernel.command
-    return (*kernel.command, _NO_HISTORY)
+    own = "".join(f" {link.text}: {link.url}." for link in _own_links(release, links))
+    banner = f"--InteractiveShell.banner2={kernel.display_name}, release {release}.{own}"
+    return (*kernel.command, banner, *(() if kernel.history else (_NO_HISTORY,)))
 
 
 def _file(name: str, content: bytes, *, mode: int = 0o644, mtime_s: int) -> Entry:

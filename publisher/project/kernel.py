@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,10 @@ from publisher.project.image import regex
 from publisher.project.toml import Table, read_toml
 
 CONNECTION_FILE = "{connection_file}"
+STEP_KINDS = ("source", "asetup", "module", "conda", "venv")
+"""A set-up file; a release of ATLAS; environment modules; an environment of conda or Python, by its folder."""
+_FILES = frozenset({"source", "conda", "venv"})
+_PLAIN_WORD = re.compile(r"[\w./,:=+@%~-]+", re.ASCII)
 LOGOS = ("logo-32x32.png", "logo-64x64.png", "logo-svg.svg")
 """The files that launchers look for; the 64 pixel one must be there."""
 
@@ -36,6 +41,14 @@ class HelpLink:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SetupStep:
+    """Something that is done before the kernel starts; a kind of ``STEP_KINDS`` and its words."""
+
+    kind: str
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class KernelDefinition:
     """A kernel as the release manager describes it."""
 
@@ -43,9 +56,10 @@ class KernelDefinition:
     folder: Path
     display_name: str
     language: str
-    image: ImageName
     command: tuple[str, ...]
-    """Program and arguments in the image; one of them is ``{connection_file}``."""
+    """Program and arguments; one of them is ``{connection_file}``."""
+    image: ImageName | None = None
+    """None: the kernel runs on the host."""
     description: str = ""
     python_ver: str = ""
     """Value of PYTHON_VER while the user's set-up file is sourced."""
@@ -53,8 +67,16 @@ class KernelDefinition:
     """The user's set-up file, sourced if it exists; ``~`` is the user's home."""
     analysisbase: str = ""
     """Argument of ``asetup`` where ATLASLocalRootBase is there; empty for none."""
+    setup: tuple[SetupStep, ...] = ()
+    """What is done before the kernel starts; it does not start when one of them fails."""
+    packages: ImageName | None = None
+    """Image with ipykernel for the Pythons that a set-up step brings."""
+    retired: str = ""
+    """Why the kernel is no more and what to take; then all that it does is to say so."""
     gpu: str = "none"
-    """``auto``: the host's NVIDIA driver is bound when there is a device."""
+    """``auto``: the host's driver is bound when there is a device."""
+    cuda: str = ""
+    """CUDA's libraries are those of the ``image`` or of the ``host``; empty: as the site says, else of the image."""
     user_site: bool = False
     """The user's own packages below ``~/.local`` are seen."""
     history: bool = False
@@ -79,18 +101,23 @@ def load_kernel(folder: Path) -> KernelDefinition:
         name = KernelName(folder.name)
     except ProjectError as exc:
         raise table.problem(f"the folder name: {exc.message}", hint=exc.hint) from None
+    keys = table.keys()
     kernel = KernelDefinition(
         name=name,
         folder=folder,
         display_name=table.text("display_name"),
         language=table.text("language"),
-        image=table.named("image", ImageName),
-        command=_command(table),
+        image=table.named("image", ImageName) if "image" in keys else None,
+        command=_command(table) if "retired" not in keys else table.texts("command"),
         description=table.text("description", ""),
         python_ver=table.text("python_ver", ""),
         user_setup=table.text("user_setup", ""),
         analysisbase=table.text("analysisbase", ""),
+        setup=tuple(_setup_step(row) for row in table.tables("setup")),
+        packages=table.named("packages", ImageName) if "packages" in keys else None,
+        retired=table.text("retired", ""),
         gpu=table.choice("gpu", ("auto", "none"), "none"),
+        cuda=table.choice("cuda", ("image", "host", ""), ""),
         user_site=table.flag("user_site", default=False),
         history=table.flag("history", default=False),
         interrupt_mode=table.choice("interrupt_mode", ("signal", "message"), "signal"),
@@ -111,7 +138,25 @@ def _command(table: Table) -> tuple[str, ...]:
         raise table.problem("the key 'command' is missing")
     if command.count(CONNECTION_FILE) != 1:
         raise table.problem(f"'command' must hold {CONNECTION_FILE!r} once, as a word of its own")
+    if "" in command:
+        raise table.problem("'command' holds an empty word")
     return command
+
+
+def _setup_step(row: Table) -> SetupStep:
+    """One step; the launcher splits its words at spaces, so that none may hold one, or anything that a shell reads."""
+    kinds = [key for key in row.keys() if key in STEP_KINDS]  # noqa: SIM118 - not a dict
+    if len(kinds) != 1:
+        raise row.problem("a step is exactly one of " + ", ".join(STEP_KINDS), hint='such as source = "/setup.sh"')
+    (kind,) = kinds
+    words = row.texts(kind) if kind == "module" else (row.text(kind), *row.texts("arguments"))
+    row.done()
+    for word in words:
+        if not _PLAIN_WORD.fullmatch(word):
+            raise row.problem(f"{word!r} in {kind!r} must be one plain word of letters, digits and ./_,:=+@%~-")
+    if not words or (kind in _FILES and not words[0].startswith("/")):
+        raise row.problem(f"{kind!r} must be an absolute path" if words else f"{kind!r} names nothing")
+    return SetupStep(kind=kind, words=words)
 
 
 def _help_link(row: Table) -> HelpLink:
@@ -142,6 +187,7 @@ def _one_line(table: Table, kernel: KernelDefinition) -> None:
         kernel.python_ver,
         kernel.user_setup,
         kernel.analysisbase,
+        kernel.retired,
         *kernel.command,
     )
     for value in values:

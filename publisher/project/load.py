@@ -79,14 +79,15 @@ class Project:
             ProjectError: a kernel is missing or wrong, or the release does not hold its image.
         """
         kernels = tuple(self.kernel(name, asked_by=f"{manifest.file}") for name in manifest.kernels)
+        held = tuple(image.name for image in manifest.images)
         for kernel in kernels:
-            if manifest.image(kernel.image) is None:
-                held = tuple(image.name for image in manifest.images)
-                raise ProjectError(
-                    f"{kernel.folder / 'kernel.toml'}: the kernel runs in the image {kernel.image!r}, "
-                    f"which {manifest.file.name} does not hold",
-                    hint=nearest(kernel.image, held) if held else "add it to [images]",
-                )
+            for name, what in ((kernel.image, "runs in"), (kernel.packages, "takes packages from")):
+                if name and name not in held:
+                    raise ProjectError(
+                        f"{kernel.folder / 'kernel.toml'}: the kernel {what} the image {name!r}, "
+                        f"which {manifest.file.name} does not hold",
+                        hint=nearest(name, held) if held else "add it to [images]",
+                    )
         return kernels
 
 

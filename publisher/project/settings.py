@@ -35,6 +35,14 @@ class PropagationSettings:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Links:
+    """Where users of the kernels read and write; empty for nowhere."""
+
+    docs: str = ""
+    feedback: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
     """The settings of a publishing project."""
 
@@ -57,6 +65,7 @@ class Settings:
     unreadable: str = "repair"
     """Files that others cannot read are made readable (``repair``) or stop the release (``refuse``)."""
     catalogs: CatalogBounds = CatalogBounds()
+    links: Links = Links()
     propagation: PropagationSettings = PropagationSettings()
 
 
@@ -96,6 +105,7 @@ def load_settings(root: Path) -> Settings:
         apt_mirror=build.text("apt_mirror", ""),
         unreadable=policy.choice("unreadable", ("repair", "refuse"), "repair"),
         catalogs=bounds,
+        links=_links(kernels),
         propagation=_propagation(table.table("propagation")),
     )
     for part in (table, kernels, build, policy, catalogs):
@@ -119,3 +129,11 @@ def _propagation(table: Table) -> PropagationSettings:
     if settings.quorum not in {"all", "majority"} and not (settings.quorum.isdigit() and int(settings.quorum)):
         raise table.problem(f"'quorum' is {settings.quorum!r}", hint='a number above 0, "majority" or "all"')
     return settings
+
+
+def _links(kernels: Table) -> Links:
+    links = Links(docs=kernels.text("docs", ""), feedback=kernels.text("feedback", ""))
+    for url in (links.docs, links.feedback):
+        if url and (not url.startswith(("https://", "http://", "mailto:")) or any(ord(char) <= 32 for char in url)):
+            raise kernels.problem(f"{url!r} is no address", hint="write https://... or mailto:...")
+    return links

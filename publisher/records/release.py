@@ -79,8 +79,9 @@ class KernelRecord:
     name: KernelName
     display_name: str
     language: str
-    image: ImageName
-    image_version: ImageVersion
+    image: ImageName | None
+    """None for a kernel of the host."""
+    image_version: ImageVersion | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,9 +133,8 @@ class ReleaseRecord:
                     "name": row.name,
                     "display_name": row.display_name,
                     "language": row.language,
-                    "image": row.image,
-                    "image_version": row.image_version,
                 }
+                | ({"image": row.image, "image_version": row.image_version} if row.image else {})
                 for row in self.kernels
             ],
             "files": {row.path: row.sha256 for row in self.files},
@@ -205,8 +205,8 @@ def _kernel(row: Table) -> KernelRecord:
         name=row.named("name", KernelName),
         display_name=row.text("display_name"),
         language=row.text("language"),
-        image=row.named("image", ImageName),
-        image_version=row.named("image_version", ImageVersion),
+        image=row.named("image", ImageName) if "image" in row.keys() else None,  # noqa: SIM118 - not a dict
+        image_version=row.named("image_version", ImageVersion) if "image" in row.keys() else None,  # noqa: SIM118 - same
     )
 
 

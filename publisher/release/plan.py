@@ -105,8 +105,10 @@ def make_plan(project: Project, manifest: ReleaseManifest, index: Index) -> Rele
     _check_aliases(manifest, index.prefix)
     images = tuple(_image_plan(project, manifest, selection, index) for selection in manifest.images)
     files = render_release(
-        [(kernel, _selected(manifest, kernel).version) for kernel in kernels],
+        kernels,
+        images={selection.name: selection.version for selection in manifest.images},
         release=manifest.version,
+        links=project.settings.links,
         mount=_mount(project, index),
     )
     digest = _digest(manifest, images, files)
@@ -117,12 +119,6 @@ def make_plan(project: Project, manifest: ReleaseManifest, index: Index) -> Rele
             hint="published releases never change: give this one a new version",
         )
     return ReleasePlan(manifest=manifest, images=images, kernels=kernels, files=files, digest=digest, index=index)
-
-
-def _selected(manifest: ReleaseManifest, kernel: KernelDefinition) -> ImageSelection:
-    selection = manifest.image(kernel.image)
-    assert selection is not None, "kernels_of has checked it"
-    return selection
 
 
 def _mount(project: Project, index: Index) -> RepoPath | str:

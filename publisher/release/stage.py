@@ -167,7 +167,7 @@ def kernel_records(plan: ReleasePlan) -> tuple[KernelRecord, ...]:
             display_name=kernel.display_name,
             language=kernel.language,
             image=kernel.image,
-            image_version=versions[kernel.image],
+            image_version=versions[kernel.image] if kernel.image else None,
         )
         for kernel in plan.kernels
     )

@@ -58,8 +58,8 @@ class Published:
     def release(self, version: str, *kernels: KernelDefinition) -> Path:
         """Writes a release with kernels and moves the channel ``stable`` to it."""
         folder = self.prefix / "releases" / version
-        pairs = [(kernel, ImageVersion("1")) for kernel in kernels]
-        write(render_release(pairs, release=ReleaseVersion(version)), folder)
+        images = {ImageName("machine"): ImageVersion("1")}
+        write(render_release(kernels, images=images, release=ReleaseVersion(version)), folder)
         link = self.prefix / "channels/stable"
         link.parent.mkdir(exist_ok=True)
         link.unlink(missing_ok=True)

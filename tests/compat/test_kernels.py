@@ -24,6 +24,12 @@ LAUNCHER = Path("publisher/kernels/libexec")
 PRINT_ENV = ("sh", "-c", "env -0 >&1", "{connection_file}")
 
 
+@pytest.fixture(autouse=True)
+def _no_message_kernel(monkeypatch):
+    """A failed start ends with a code; what a user sees instead is tested on its own."""
+    monkeypatch.setenv("AFPUB_ON_ERROR", "exit")
+
+
 @pytest.fixture
 def binds(require_tool, monkeypatch):
     """What makes the empty image this machine; skips where there is no runtime."""
@@ -132,7 +138,8 @@ def test_kernel_that_cannot_start_is_told_with_the_launchers_sentence(binds, pub
     assert "the kernel did not start: it ended after" in finding.message
     assert finding.message.endswith(
         f"stderr: afpub: the image of the kernel 'The py kernel' is not there "
-        f"({published.prefix}/images/machine/1): what this machine sees of release 2026.11.1 is incomplete"
+        f"({published.prefix}/images/machine/1): what this machine sees of release 2026.11.1 is incomplete\n"
+        f"    afpub: try: ls {published.prefix}/images/machine/1"
     )
 
 
@@ -258,6 +265,19 @@ def test_kernel_starts_without_a_home_folder(binds, launch, tmp_path):
     assert done.ok, done.tail
     assert f"afpub: your home folder ({tmp_path}/gone) cannot be written: this session uses" in done.tail
     assert "/afpub-home." in done.stdout
+
+
+def test_home_folder_that_is_full_is_told(binds, require_root, published, tmp_path, home):
+    published.release("2026.11.1", definition(tmp_path, "shell"))
+    mount = 'mount -t tmpfs -o size=8k none "$HOME"; head -c 100000 /dev/zero >"$HOME/x" 2>/dev/null; exec "$@"'
+    program = [published.kernel("shell") / "launch", "--run", "printenv", "AFPUB_NOTICE"]
+    done = tools.run(
+        ["unshare", "--mount", "sh", "-c", mount, "sh", *program], env={**os.environ, "HOME": str(home)}, check=False
+    )
+    assert done.stdout == (
+        f"your home folder {home} is full: notebooks cannot be saved until you make room "
+        f"(du -sh {home}/* shows what is large)"
+    ), done.tail
 
 
 def test_kernel_starts_with_home_not_set(binds, launch):
@@ -389,7 +409,7 @@ def test_user_setup_is_sourced_with_python_ver(binds, launch, home):
 def test_user_setup_that_exits_is_told(binds, launch, home):
     (home / "setups").write_text("exit 4\n")
     done = launch("echo kernel", user_setup="~/setups")
-    assert done.returncode == 4
+    assert done.returncode == 75
     assert done.tail == f"afpub: {home}/setups ended the session with exit; use return there"
 
 
@@ -420,7 +440,7 @@ def test_analysisbase_is_set_up_quietly_and_jupyter_left_as_it_was(binds, launch
         env={"ATLAS_LOCAL_ROOT_BASE": str(alrb)},
     )
     assert seen.stdout.splitlines() == [f"Good,,,{alrb}/bin", "asetup got: Good,1"], seen.tail
-    assert f"afpub: asetup Good,1 is done (its output: {tmp_path}/afpub-asetup." in seen.tail
+    assert f"afpub: asetup Good,1 is done (its output: {tmp_path}/afpub-setup." in seen.tail
 
 
 def test_python_of_the_release_gets_the_images_kernel(binds, published, tmp_path, home, alrb):
@@ -452,12 +472,13 @@ def test_asetup_that_fails_stops_the_kernel_with_its_output(binds, launch, alrb,
     )
     assert done.returncode == 75
     assert done.stdout == ""
-    asked, told, sentence = done.tail.splitlines()
+    asked, told, sentence, help_line = done.tail.splitlines()
     assert (asked, told) == ("asetup got: Bad,2 here", "no such release")
     assert sentence.startswith(
         "afpub: asetup Bad,2 here failed (code 1): the kernel 'Shell' was not started; "
-        f"all that asetup printed is in {tmp_path}/afpub-asetup."
+        f"all that it printed is in {tmp_path}/afpub-setup."
     )
+    assert help_line == f"afpub: try: tail -n 50 {sentence.rpartition(' ')[2]}"
 
 
 def test_analysisbase_is_left_out_where_it_is_not_there_or_not_wanted_or_done(binds, launch, alrb, home):
@@ -517,7 +538,7 @@ def test_user_namespaces_that_are_switched_off(require_tool, launch, published, 
     assert done.tail == (
         "afpub: this machine does not allow user namespaces (/proc/sys/user/max_user_namespaces is 0), so "
         "apptainer cannot run the kernel 'Shell'; ask the facility to allow them or to install apptainer "
-        "with its set-user-id starter"
+        "with its set-user-id starter\nafpub: try: unshare --user true"
     )
 
 
@@ -549,8 +570,11 @@ def test_data_file_of_another_format(published, launch):
     assert done.tail.endswith("kernel.conf is not of format 1: it does not belong to this launcher")
 
 
-def test_unknown_run_mode(launch):
-    done = launch(env={"AFPUB_MODE": "moon"})
+def test_unknown_run_mode(published, launch):
+    launch(env={"AFPUB_SHOW": "1"})
+    conf = published.kernel("shell") / "kernel.conf"
+    conf.write_text(conf.read_text().replace("MODE=image", "MODE=moon"))
+    done = launch()
     assert done.returncode == 65
     assert done.tail == "afpub: the run mode 'moon' is not known to this launcher"
 

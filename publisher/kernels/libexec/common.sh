@@ -1,38 +1,60 @@
 # shellcheck shell=sh disable=SC2034,SC2154 # used by, and set by, the scripts that source this
-# Shared by launch (on the host) and start (in the image): the data file of a kernel, and how to speak.
+# Shared by launch (outside the image) and start (in it): the data file of a kernel, and how to speak.
 # `kernel_dir` is the folder that holds kernel.conf. stdout is never written to: it belongs to the kernel.
 
 EX_USAGE=64      # called wrongly
 EX_DATA=65       # kernel.conf is missing or not for this launcher
 EX_NOIMAGE=66    # the image is not there
+EX_RETIRED=68    # the release, or this kernel of it, is no more
 EX_NORUNTIME=69  # neither apptainer nor singularity is installed
+EX_NONESTING=70  # no container can be started from inside this one
 EX_NOUSERNS=71   # the system does not allow user namespaces
 EX_CONNECTION=72 # the connection file cannot be read or bound
-EX_SETUP=75      # a set-up step in the image failed
-EX_NOCOMMAND=76  # the kernel's program is not in the image
-EX_NOPROGRAM=127 # the program of launch --run is not in the image, as a shell says it
+EX_SETUP=75      # a set-up step failed
+EX_NOCOMMAND=76  # the kernel's program is not there
+EX_NOPROGRAM=127 # the program of launch --run is not there, as a shell says it
 
 newline='
 '
+notices=
+connection_file=
 
 say() {
     printf 'afpub: %s\n' "$*" >&2
 }
 
-die() { # CODE SENTENCE...
-    code=$1
-    shift
-    say "$*"
-    exit "$code"
+# Something that the user should know although the kernel starts: shown once, on stderr of the first cell.
+notice() { # SENTENCE
+    say "$1"
+    notices=$notices${notices:+$newline}$1
+}
+
+# Ends with a sentence. A kernel's user does not see stderr: a kernel that only tells the sentence takes the place.
+die() { # CODE SENTENCE [COMMAND THAT HELPS]
+    say "$2"
+    [ -z "${3:-}" ] || say "try: $3"
+    if [ -r "$connection_file" ] && [ "${AFPUB_ON_ERROR:-}" != exit ]; then become_message_kernel "$2" "${3:-}"; fi
+    exit "$1"
+}
+
+become_message_kernel() { # SENTENCE COMMAND
+    server=/proc/${JPY_PARENT_PID:-self}/exe # a Python, where the server is started as one
+    for python in python3 "$(readlink "$server")" /usr/bin/python3 /usr/libexec/platform-python python2.7 python; do
+        if "$python" -E -s -c 'import hmac, json, socket, threading, uuid' >/dev/null 2>&1; then
+            if command -v watch_server >/dev/null; then watch_server; fi # of start, where the server is not our parent
+            exec "$python" -E -s "$libexec/message.py" "$connection_file" "${conf_LANGUAGE:-python}" "$@"
+        fi
+    done
 }
 
 # Reads a data file into variables: the values of KEY are in conf_KEY, one a line. It is never sourced.
-load_conf() { # FILE
+load_conf() { # FILE [THE ONLY KEYS]
     while IFS= read -r line || [ -n "$line" ]; do
         key=${line%%=*}
         case $key in
-        '' | *[!A-Z_]*) ;; # comments
-        *) eval "conf_$key=\${conf_$key:+\$conf_$key\$newline}\${line#*=}" ;;
+        "$line" | '' | *[!A-Z_]*) ;; # comments
+        *) case " ${2:-$key} " in *" $key "*) ;; *) continue ;; esac
+            eval "conf_$key=\${conf_$key:+\$conf_$key\$newline}\${line#*=}" ;;
         esac
     done <"$1"
 }

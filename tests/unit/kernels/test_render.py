@@ -7,11 +7,12 @@ import pytest
 
 from publisher.kernels.render import KERNELS, render_kernel, render_libexec, render_release
 from publisher.names import ImageName, ImageVersion, KernelName, ReleaseVersion
-from publisher.project.kernel import HelpLink, KernelDefinition, load_kernel
+from publisher.project.kernel import HelpLink, KernelDefinition, SetupStep, load_kernel
+from publisher.project.settings import Links
 from publisher.tree import Kind, pre_order
 
 RELEASE = ReleaseVersion("2026.11.1")
-IMAGE = ImageVersion("2026.11.0")
+IMAGES = {ImageName("root"): ImageVersion("2026.11.0"), ImageName("overlay"): ImageVersion("3")}
 KERNELSPECS = Path(__file__).parents[3] / "kernelspecs"
 
 
@@ -35,7 +36,7 @@ def kernel(tmp_path):
 
 
 def files(kernel, **values):
-    entries = render_kernel(kernel, release=RELEASE, image_version=IMAGE, **values)
+    entries = render_kernel(kernel, release=RELEASE, images=IMAGES, **values)
     return {entry.path: entry for entry in entries}
 
 
@@ -90,6 +91,7 @@ def test_data_file_of_a_plain_kernel(kernel):
         "FORMAT=1",
         "KERNEL=pyroot3",
         "DISPLAY_NAME=PyROOT “3”",
+        "LANGUAGE=python",
         "RELEASE=2026.11.1",
         "MODE=image",
         "IMAGE=root/2026.11.0",
@@ -100,6 +102,7 @@ def test_data_file_of_a_plain_kernel(kernel):
         "ARG=ipykernel_launcher",
         "ARG=-f",
         "ARG={connection_file}",
+        "ARG=--InteractiveShell.banner2=PyROOT “3”, release 2026.11.1.",
         "ARG=--HistoryManager.hist_file=:memory:",
     ]
 
@@ -120,11 +123,53 @@ def test_data_file_of_a_kernel_with_everything(kernel):
         "USER_SITE=yes",
         "PYTHON_VER=2",
         "USER_SETUP=~/notebooks/.user_setups",
-        "ANALYSISBASE=AnalysisBase,21.2.111",
+        "SETUP=analysisbase AnalysisBase,21.2.111",
         "TOUCH=/cvmfs/atlas.cern.ch",
         "PASS=ALRB_*",
     } <= set(rows)
-    assert rows[-1] == "ARG={connection_file}"
+    assert rows[-2] == "ARG={connection_file}"
+
+
+def test_data_file_of_a_kernel_of_the_host_with_steps(kernel):
+    steps = (
+        SetupStep(kind="source", words=("/cvmfs/sft.example.org/setup.sh", "-q")),
+        SetupStep(kind="module", words=("root/6.30", "gcc")),
+    )
+    rows = conf(kernel(image=None, setup=steps, packages=ImageName("overlay"), cuda="host"))
+    assert "MODE=host" in rows
+    assert not [row for row in rows if row.startswith("IMAGE=")]
+    assert [row for row in rows if row.startswith(("SETUP=", "TOUCH=", "PASS=", "PACKAGES=", "CUDA="))] == [
+        "PACKAGES=overlay/3",
+        "CUDA=host",
+        "SETUP=source /cvmfs/sft.example.org/setup.sh -q",
+        "SETUP=module root/6.30 gcc",
+        "TOUCH=/cvmfs/sft.example.org",
+        "PASS=MODULEPATH",
+        "PASS=MODULESHOME",
+        "PASS=MODULES_*",
+        "PASS=LMOD_*",
+    ]
+    spec = json.loads(files(kernel(image=None))["kernel.json"].content)
+    assert spec["metadata"]["afpub"] == {"description": "", "release": "2026.11.1"}
+
+
+def test_release_documentation_and_feedback_are_in_the_menu_and_the_banner(kernel):
+    links = Links(docs="https://docs.example.org/", feedback="mailto:help@example.org")
+    rendered = files(kernel(help_links=(HelpLink(text="ROOT", url="https://root.cern/"),)), links=links)
+    assert json.loads(rendered["kernel.json"].content)["help_links"] == [
+        {"text": "ROOT", "url": "https://root.cern/"},
+        {"text": "About this release (2026.11.1)", "url": "https://docs.example.org/"},
+        {"text": "Tell what is wrong or missing", "url": "mailto:help@example.org"},
+    ]
+    assert (
+        "ARG=--InteractiveShell.banner2=PyROOT “3”, release 2026.11.1. About this release (2026.11.1): "
+        "https://docs.example.org/. Tell what is wrong or missing: mailto:help@example.org.\n"
+    ) in rendered["kernel.conf"].content.decode()
+
+
+def test_retired_kernel_says_only_why(kernel):
+    rows = conf(kernel(retired="take another", image=None, command=()))
+    assert {"MODE=retired", "REASON=take another", "LANGUAGE=python"} <= set(rows)
 
 
 def test_only_ipykernel_gets_the_history_option(kernel):
@@ -138,7 +183,7 @@ def test_nothing_of_atlas_is_in_a_kernel_that_does_not_ask_for_it(kernel):
 
 
 def test_launcher_is_a_relative_link_into_the_release(kernel):
-    entries = {entry.path: entry for entry in render_release([(kernel(), IMAGE)], release=RELEASE)}
+    entries = {entry.path: entry for entry in render_release([kernel()], images=IMAGES, release=RELEASE)}
     link = entries[f"{KERNELS}/pyroot3/launch"]
     assert link.kind is Kind.SYMLINK
     assert link.target == "../../../../libexec/launch"
@@ -147,8 +192,8 @@ def test_launcher_is_a_relative_link_into_the_release(kernel):
 
 
 def test_release_has_every_folder_once_and_is_in_pre_order(kernel):
-    pairs = [(kernel(), IMAGE), (kernel(name=KernelName("rootcpp")), IMAGE)]
-    entries = render_release(pairs, release=RELEASE, mtime_s=7)
+    kernels = [kernel(), kernel(name=KernelName("rootcpp"))]
+    entries = render_release(kernels, images=IMAGES, release=RELEASE, mtime_s=7)
     paths = [entry.path for entry in entries]
     assert list(entries) == pre_order(entries)
     assert len(paths) == len(set(paths))
@@ -165,7 +210,8 @@ def test_release_has_every_folder_once_and_is_in_pre_order(kernel):
 
 def test_libexec_holds_the_launcher_and_what_it_needs():
     modes = {entry.path: entry.mode for entry in render_libexec()}
-    assert modes == {"common.sh": 0o644, "launch": 0o755, "start": 0o755, "watch": 0o755}
+    assert {name for name, mode in modes.items() if mode == 0o755} >= {"launch", "start", "watch"}
+    assert {name for name, mode in modes.items() if mode == 0o644} >= {"common.sh", "gpu.sh", "message.py", "setup.sh"}
 
 
 @pytest.mark.parametrize("name", ["pyroot2", "pyroot3", "python3-ml", "python3-ml-usersite", "rootcpp"])

@@ -109,11 +109,53 @@ def test_images_based_on_each_other(root):
         ('"{connection_file}"', '"x"', "'command' must hold '{connection_file}' once, as a word of its own"),
         ('display_name = "A', 'display_name = "\\nA', "holds a line break or control character"),
         ('expect = "^6$"', 'expect = "("', "'expect' is no regular expression"),
+        ('"-m",', '"-m", "",', "'command' holds an empty word"),
+        ("[[smoke]]", "[[setup]]\n[[smoke]]", "a step is exactly one of source, asetup, module, conda, venv"),
+        ("[[smoke]]", '[[setup]]\nvenv="/a"\nconda="/b"\n[[smoke]]', "a step is exactly one of source"),
+        ("[[smoke]]", '[[setup]]\nsource="setup.sh"\n[[smoke]]', "'source' must be an absolute path"),
+        ("[[smoke]]", '[[setup]]\nsource="/a b"\n[[smoke]]', "'/a b' in 'source' must be one plain word"),
+        ("[[smoke]]", '[[setup]]\nasetup="$(id)"\n[[smoke]]', "'$(id)' in 'asetup' must be one plain word"),
+        ("[[smoke]]", "[[setup]]\nmodule=[]\n[[smoke]]", "'module' names nothing"),
+        ("[[smoke]]", '[[setup]]\nconda="/a"\ntypo=1\n[[smoke]]', "unknown key 'typo'"),
+        ('language = "python"', 'language = "python"\ncuda = "moon"', "'cuda' is 'moon', which is none of image, host"),
     ],
 )
 def test_wrong_kernels(root, old, new, message):
     edit(root / "kernelspecs/analysis/kernel.toml", old, new)
     assert message in complaint(lambda: load_project(root).kernel(KernelName("analysis")))[0]
+
+
+def test_set_up_steps_and_a_kernel_of_the_host(root):
+    steps = (
+        '[[setup]]\nsource="/cvmfs/sft.example.org/setup.sh"\narguments=["-q"]\n'
+        '[[setup]]\nmodule=["root/6.30","gcc"]\n[[smoke]]'
+    )
+    file = root / "kernelspecs/analysis/kernel.toml"
+    edit(file, "[[smoke]]", steps)
+    edit(file, 'image = "analysis"\n', "")
+    kernel = load_project(root).kernel(KernelName("analysis"))
+    assert kernel.image is None
+    assert [(step.kind, step.words) for step in kernel.setup] == [
+        ("source", ("/cvmfs/sft.example.org/setup.sh", "-q")),
+        ("module", ("root/6.30", "gcc")),
+    ]
+
+
+def test_a_kernel_whose_packages_are_not_in_the_release(root):
+    edit(root / "kernelspecs/analysis/kernel.toml", 'image = "analysis"', 'image = "analysis"\npackages = "overlay"')
+    manifest = load_manifest(root / "manifests/first.toml")
+    message, _ = complaint(lambda: load_project(root).kernels_of(manifest))
+    assert message.endswith("the kernel takes packages from the image 'overlay', which first.toml does not hold")
+
+
+@pytest.mark.parametrize("address", ["ftp://x", "https://a b"])
+def test_links_that_are_no_addresses(root, address):
+    edit(root / "afpub.toml", "fqrn", f'kernels.docs = "{address}"\nfqrn')
+    message, hint = complaint(lambda: load_project(root))
+    assert (message, hint) == (
+        f"{root}/afpub.toml: [kernels]: {address!r} is no address",
+        "write https://... or mailto:...",
+    )
 
 
 def test_a_kernel_without_its_logo(root):

@@ -1,0 +1,229 @@
+"""Where a kernel runs: in an image, in the image that the server runs in, nested, on the host, or no more."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from compat.machine_image import IPYKERNEL, PREFIXES, definition, publish
+
+from publisher import tools
+from publisher.kernels.probe import ProbeOptions, probe
+from publisher.kernels.targets import Target
+from publisher.project.kernel import SetupStep, SmokeCell
+
+_NOBODY = 65534
+_SHOW = ("sh", "-c", 'echo "$AFPUB_WHERE|$APPTAINER_CONTAINER|$LEAK|$PYTHONPATH|$PATH"', "{connection_file}")
+
+
+@pytest.fixture(autouse=True)
+def _settled(monkeypatch):
+    monkeypatch.setenv("AFPUB_ON_ERROR", "exit")
+    monkeypatch.setenv("APPTAINER_BINDPATH", ",".join(("/usr", *PREFIXES)))
+
+
+@pytest.fixture
+def place(require_tool):
+    """A folder that an ordinary user may use too, with a release and two more images: ``same`` and ``other``."""
+    require_tool("apptainer")
+    with tempfile.TemporaryDirectory(prefix="afpub-test-") as name:
+        Path(name).chmod(0o755)
+        yield _lay_out(Path(name))
+
+
+def _lay_out(folder):
+    published = publish(folder / "af")
+    published.release("2026.11.1", definition(folder, "shell", command=_SHOW))
+    image = published.prefix / "images/machine/1"
+    for name in ("same", "other"):
+        shutil.copytree(image, folder / name, symlinks=True)
+    (folder / "other/etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
+    (folder / "other/etc/group").write_text("root:x:0:\n")
+    for root in (image, folder / "same"):
+        (root / ".singularity.d/env").mkdir(parents=True)
+        labels = {"maintainer": "me", "org.afpub.inputs-digest": "sha256:0123abcd"}
+        (root / ".singularity.d/labels.json").write_text(json.dumps(labels, indent=1))
+        (root / ".singularity.d/env/90-environment.sh").write_text("export PATH=/of/the/image:$PATH\n")
+        (root / ".singularity.d/env/99-base.sh").write_text(":\n")  # after it the runtime's own variables are set
+    if os.geteuid() == 0:
+        tools.run(["chown", "-R", f"{_NOBODY}:{_NOBODY}", folder])
+    return published
+
+
+def inside(published, image, *words, binds=()):
+    """Runs the launcher as an ordinary user from inside an image, as a server there would: as a child."""
+    user = [f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups"]
+    bind = [word for path in binds for word in ("--bind", path)]
+    launch = published.kernel("shell") / "launch"
+    file = published.connection_file(published.prefix.parent)
+    return tools.run(
+        [
+            *(["setpriv", *user] if os.geteuid() == 0 else []),
+            *("apptainer", "--silent", "exec", *bind, *words, published.prefix.parent / image),
+            *("/bin/sh", "-c", '"$@"; exit $?', "sh", launch, file),
+        ],
+        env={**os.environ, "LEAK": "1", "PYTHONPATH": "/wrong", "HOME": str(published.prefix.parent)},
+        check=False,
+        timeout_s=60,
+    )
+
+
+@pytest.mark.parametrize("image", ["af/images/machine/1", "same"])
+def test_kernel_runs_in_place_where_the_server_is_in_the_same_image(place, image):
+    """By the path of the image, or by the digest in the labels of a copy that is elsewhere."""
+    done = inside(place, image)
+    where, container, leak, path, search = done.stdout.split("|")
+    assert (where, leak, path) == ("same-image", "", ""), done.tail
+    assert container == str(place.prefix.parent / image)
+    assert search.startswith("/of/the/image:/usr/local/bin:")
+
+
+def test_kernel_of_another_image_is_started_nested(place):
+    done = inside(place, "other", binds=("/etc/apptainer", "/var/lib/apptainer"))
+    assert done.stdout.startswith(f"image|{place.prefix}/images/machine/1|||/of/the/image:"), done.tail
+
+
+def test_container_that_allows_no_other_is_told_with_what_to_choose(place):
+    done = inside(place, "other")
+    assert done.returncode == 70
+    assert done.tail.startswith(
+        f"afpub: the Jupyter server runs in the container {place.prefix.parent}/other, "
+        "and no other can be started there ("
+    )
+    assert done.tail.endswith(
+        f"): the kernel 'The shell kernel' needs the image {place.prefix}/images/machine/1, so start the server in "
+        "that image, or outside a container"
+    )
+
+
+def test_container_without_a_runtime_is_told(place):
+    done = inside(place, "other", "--env", "PATH=/nowhere")
+    assert done.returncode == 70
+    assert f"runs in the container {place.prefix.parent}/other, which has no apptainer: the kernel" in done.tail
+
+
+def test_singularity_is_taken_where_there_is_no_apptainer(place, tmp_path):
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("sh", "rm", "unshare", "true"):
+        (programs / name).symlink_to(shutil.which(name))
+    (programs / "singularity").write_text(f'#!/bin/sh\nPATH={os.environ["PATH"]} exec apptainer "$@"\n')
+    (programs / "singularity").chmod(0o755)
+    launch = place.kernel("shell") / "launch"
+    env = {**os.environ, "PATH": str(programs), "HOME": str(tmp_path), "SLURM_JOB_ID": "17"}
+    done = tools.run([launch, "--run", "printenv", "SLURM_JOB_ID", "AFPUB_WHERE"], env=env, check=False)
+    assert done.stdout.split() == ["17", "image"], done.tail
+
+
+def test_retired_kernel_says_what_to_take(place, tmp_path):
+    place.release("2026.12.1", definition(tmp_path, "old", image=None, retired="take 'Python 3' instead"))
+    done = tools.run([place.kernel("old") / "launch", place.connection_file(tmp_path)], check=False)
+    assert done.returncode == 68
+    assert done.tail == ("afpub: the kernel 'The old kernel' of release 2026.12.1 is no more: take 'Python 3' instead")
+
+
+# ------------------------------------------------------------------ on the host, after set-up steps
+
+
+@pytest.fixture
+def on_host(place, tmp_path):
+    """Runs a shell line in the environment of a kernel of the host with set-up steps."""
+
+    def run(line, *steps, **values):
+        made = [SetupStep(kind=kind, words=words) for kind, *words in steps]
+        kernel = definition(tmp_path, "hosty", image=None, setup=tuple(made), **values)
+        place.release("2026.12.1", kernel)
+        env = {**os.environ, "HOME": str(tmp_path), "TMPDIR": str(tmp_path), "LEAK": "1", "MODULEPATH": "/modules"}
+        return tools.run([place.kernel("hosty") / "launch", "--run", "sh", "-c", line], env=env, check=False)
+
+    return run
+
+
+def test_kernel_of_the_host_lives_there_with_a_clean_environment(place, tmp_path):
+    place.release("2026.12.1", definition(tmp_path, "hosty", image=None))
+    cell = SmokeCell(code="import os; print(os.environ['AFPUB_WHERE'], os.environ.get('LEAK'))")
+    (result,) = probe(
+        [Target(kernel_dir=place.kernel("hosty"), smoke=(cell,))],
+        ProbeOptions(scratch=tmp_path / "scratch", env={**os.environ, "LEAK": "1"}),
+    )
+    assert result.report.ok, result.report
+    assert result.cells[0].output == "host None\n"
+
+
+def test_set_up_file_of_a_view_with_arguments(on_host, tmp_path):
+    (tmp_path / "setup.sh").write_text('echo noise; export VIEW="$# $1"; false\n')
+    done = on_host('echo "$VIEW,$LEAK"', ("source", str(tmp_path / "setup.sh"), "--quiet"))
+    assert done.stdout == "1 --quiet,"
+    assert done.tail.splitlines()[0] == (
+        f"afpub: {tmp_path}/setup.sh ended with code 1: the kernel starts all the same"
+    )
+
+
+def test_virtual_environment_and_conda_environment(on_host, tmp_path):
+    venv, conda = tmp_path / "venv", tmp_path / "conda"
+    (venv / "bin").mkdir(parents=True)
+    (venv / "bin/activate").write_text(f'export VIRTUAL_ENV={venv} PATH="{venv}/bin:$PATH"\n')
+    (conda / "bin").mkdir(parents=True)
+    (conda / "etc/conda/activate.d").mkdir(parents=True)
+    (conda / "etc/conda/activate.d/a.sh").write_text("export ACTIVATED=yes\n")
+    line = 'echo "$VIRTUAL_ENV,$CONDA_PREFIX,$ACTIVATED,$PATH"'
+    done = on_host(line, ("venv", str(venv)), ("conda", str(conda)), command=("sh", "{connection_file}"))
+    assert done.stdout.startswith(f"{venv},{conda},yes,{conda}/bin:{venv}/bin:/usr/local/bin:"), done.tail
+
+
+def test_environment_modules(on_host, tmp_path):
+    """A stand-in of the ``module`` function, brought by a set-up file as sites do it."""
+    (tmp_path / "init.sh").write_text('module() { [ "$1" = load ] && shift && export LOADED="$* $MODULEPATH"; }\n')
+    done = on_host('echo "$LOADED"', ("source", f"{tmp_path}/init.sh"), ("module", "root/6.30", "gcc/13"))
+    assert done.stdout == "root/6.30 gcc/13 /modules", done.tail
+
+
+@pytest.mark.parametrize(
+    ("step", "printed"),
+    [
+        (("source", "/no/setup.sh"), "/no/setup.sh is not there"),
+        (("conda", "/no/env"), "/no/env is no environment of conda"),
+        (("module", "root"), "module: command not found"),
+    ],
+)
+def test_step_that_fails_stops_the_kernel_with_its_output(on_host, tmp_path, step, printed):
+    done = on_host("echo started", step)
+    assert done.returncode == 75
+    assert done.stdout == ""
+    assert printed in done.tail
+    what = " ".join(step)
+    assert f"afpub: {what} failed (code " in done.tail
+    assert "the kernel 'The hosty kernel' was not started; all that it printed is in " in done.tail
+
+
+# ------------------------------------------------------------------ packages for the Python of a release
+
+
+@pytest.fixture
+def foreign(tmp_path):
+    """A set-up file that brings a Python without ipykernel."""
+    (tmp_path / "release/bin").mkdir(parents=True)
+    (tmp_path / "release/bin/python3").symlink_to("/usr/bin/python3")
+    (tmp_path / "release/setup.sh").write_text(f"export PATH={tmp_path}/release/bin:$PATH\n")
+    return ("source", f"{tmp_path}/release/setup.sh")
+
+
+def test_python_of_a_release_gets_the_published_overlay(place, on_host, tmp_path, foreign):
+    version = ".".join(str(part) for part in sys.version_info[:2])
+    overlay = place.prefix / "images/machine/1/opt/afpub/overlay" / version
+    overlay.mkdir(parents=True)
+    (overlay / "overlaid.py").touch()
+    line = 'echo "$PYTHONPATH"; python3 -c "import overlaid; print(overlaid.__file__)"'
+    done = on_host(line, foreign, packages="machine", command=("python3", *IPYKERNEL[1:]))
+    assert done.stdout.splitlines() == [str(overlay), f"{overlay}/overlaid.py"], done.tail
+
+
+def test_python_of_a_release_for_which_there_is_no_ipykernel(on_host, tmp_path, foreign):
+    done = on_host("true", foreign, command=("python3", *IPYKERNEL[1:]))
+    assert done.returncode == 76
+    assert done.tail.startswith(f"afpub: there is no ipykernel for {tmp_path}/release/bin/python3 (Python 3.")
