@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -34,13 +33,6 @@ from publisher.errors import AlreadyPublishedError, RepositoryError, StaleBaseEr
 from publisher.names import Fqrn, RepoPath, TagName
 from publisher.report import Report, collect
 from publisher.tree import Entry, Graft
-
-_MAX_JOBS = 8
-
-
-def usual_jobs() -> int:
-    """How many processes read and compress unless somebody says otherwise: one for each processor that is ours."""
-    return min(_MAX_JOBS, len(os.sched_getaffinity(0)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -166,7 +158,7 @@ def publish(  # noqa: PLR0913 - one call with everything a revision is made of
         progress: told from time to time how far it has come.
         wait_s: how long to wait for another publisher, in seconds.
         limits: sizes to stay below; those of the CVMFS tools when left out.
-        jobs: processes that read and compress; the number of processors, at most 8, when left out.
+        jobs: processes that read and compress; what the repository's settings say when left out.
 
     Raises:
         TransactionOpenError: another publisher holds the repository.
@@ -180,7 +172,7 @@ def publish(  # noqa: PLR0913 - one call with everything a revision is made of
     start = time.monotonic()
     with session(folder, keys_folder=keys_folder, now=now, wait_s=wait_s) as held:
         _check_base(held, base)
-        work = _Work(held, limits or Limits(), jobs or usual_jobs(), progress)
+        work = _Work(held, limits or Limits(), jobs or held.settings.workers, progress)
         outcome = work.apply(grafts, removals)
         work.tell("manifest")
         history = tagged_history(held.reader, outcome, held.now_s, tag, description)

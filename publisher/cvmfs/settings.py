@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -18,6 +19,8 @@ SIDE_FOLDER = ".afpub"
 _FILE = "settings.json"
 _USUAL = 5
 _USUAL_ZLIB = 6
+_USUAL_JOBS = 8
+_MOST_JOBS = 256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,13 +46,22 @@ class Settings:
     garbage_collectable: bool = True
     nanoseconds: bool = False
     """Store the nanoseconds of modification times."""
+    jobs: int = 0
+    """Processes that read and compress; 0 for one for each processor, at most 8."""
 
     def __post_init__(self) -> None:
         if self.compression not in {"zlib", "none"}:
             raise RepositoryError(f"there is no compression {self.compression!r}", hint="use 'zlib' or 'none'")
         if self.ttl_s <= 0:
             raise RepositoryError(f"the time to live must be positive, not {self.ttl_s} s")
+        if not 0 <= self.jobs <= _MOST_JOBS:
+            raise RepositoryError(f"there can be 0 to {_MOST_JOBS} jobs, not {self.jobs}")
         _ = self.compressor, self.chunk_rule
+
+    @property
+    def workers(self) -> int:
+        """How many processes read and compress on this machine."""
+        return self.jobs or min(_USUAL_JOBS, len(os.sched_getaffinity(0)))
 
     @property
     def compressor(self) -> Compressor:

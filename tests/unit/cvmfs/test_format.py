@@ -324,6 +324,8 @@ def test_settings_of_a_repository_of_others_are_the_defaults(tmp_path):
         ('{"speed": 3}', "unknown setting 'speed'"),
         ('{"compression": "zstd"}', "there is no compression 'zstd'"),
         ('{"compression_level": 99}', "there is no compression level 99"),
+        ('{"jobs": -1}', "there can be 0 to 256 jobs, not -1"),
+        ('{"jobs": 257}', "there can be 0 to 256 jobs, not 257"),
         ('{"ttl_s": 0}', "the time to live must be positive, not 0 s"),
     ],
 )

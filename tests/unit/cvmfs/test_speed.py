@@ -166,3 +166,10 @@ def test_index_finds_what_was_written_down_and_what_is_new(tmp_path):
 )
 def test_usual_compression_levels(given, level):
     assert (given.compressor.level, given.compressor.compression) == (level, Compression.ZLIB)
+
+
+def test_one_process_for_each_processor_that_is_ours(monkeypatch):
+    assert Settings(jobs=3).workers == 3
+    for ours, expected in ((1, 1), (4, 4), (64, 8)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, ours=ours: set(range(ours)))
+        assert Settings().workers == expected
