@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """The embedded back-end beside the CVMFS server tools: time, processor, memory and bytes stored, in one run.
 
-    .venv/bin/python benchmarks/engine.py [FOLDER] [--rounds N] [--elsewhere N] [--json FILE]
+    .venv/bin/python benchmarks/engine.py [FOLDER] [--rounds N] [--elsewhere N] [--many N] [--json FILE]
 
 Each case runs in a process of its own, which the operating system measures: a first publish, the same again, a
-rebuilt image (all times new, 2 % of the files changed), and one small file in a repository with very many entries
-elsewhere. Where cvmfs_server is installed and may be run, the same trees go through ``cvmfs_server publish`` and
-``ingest`` in the same run; otherwise plain reading and hashing, which no publisher can beat, is what to compare with.
-Nothing is deleted before the end: some file systems make new files slowly just after many were deleted.
+rebuilt image (all times new, 2 % of the files changed), one small file in a repository with very many entries
+elsewhere, and a tree of very many small files. Where cvmfs_server is installed and may be run, the same trees go
+through ``cvmfs_server publish`` and ``ingest`` in the same run; otherwise plain reading and hashing, which no
+publisher can beat, is what to compare with. Nothing is deleted before the end: some file systems make new files
+slowly just after many were deleted.
 """
 
 from __future__ import annotations
@@ -161,23 +162,45 @@ def rebuild(source: Path, target: Path) -> None:
             stream.write(b"\n# built again\n")
 
 
+def small_files(folder: Path, count: int) -> Path:
+    """A tree of small files, all of them different, 250 in a directory."""
+    for number in range(count // 250):
+        place = folder / f"d{number % 20:02}" / f"package{number:04}"
+        place.mkdir(parents=True)
+        for each in range(250):
+            (place / f"module{each:03}.py").write_text(f"NUMBER = {number}, {each}\n" * 6)
+    return folder
+
+
 # --- the two publishers ----------------------------------------------------------------------------------------------
 
 
-def embedded(work: Path, first: Path, second: Path, elsewhere: int) -> dict[str, Figures]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trees:
+    """What is published."""
+
+    first: Path
+    rebuilt: Path
+    many: Path | None
+
+
+def embedded(work: Path, trees: Trees, elsewhere: int) -> dict[str, Figures]:
     """All cases through the embedded back-end."""
     now = dt.datetime.now(tz=dt.UTC)
     create_keys(FQRN, work / "keys", now=now)
     create_repository(work / "repo", FQRN, keys_folder=work / "keys", settings=Settings(), now=now)
-    rows = {"read and hash": case("hash", work, first)}
-    rows["first publish"] = case("publish", work, first)
-    rows["same again"] = case("publish", work, first)
-    rows["rebuilt image"] = case("publish", work, second)
-    rows["one small file"] = case("small", work, first)
+    rows = {"read and hash": case("hash", work, trees.first)}
+    rows["first publish"] = case("publish", work, trees.first)
+    rows["same again"] = case("publish", work, trees.first)
+    rows["rebuilt image"] = case("publish", work, trees.rebuilt)
+    rows["one small file"] = case("small", work, trees.first)
+    if trees.many:
+        rows["many small files"] = case("publish", work, trees.many)
+        rows["many, again"] = case("publish", work, trees.many)
     for number in range(elsewhere // PART):
         case("fill", work, str(number))
     if elsewhere:
-        rows["one, with many elsewhere"] = case("small", work, first)
+        rows["one, with many elsewhere"] = case("small", work, trees.first)
     return rows
 
 
@@ -208,12 +231,15 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
         """Says nothing."""
 
 
-def server_tools(work: Path, first: Path, second: Path) -> dict[str, Figures]:
+def server_tools(work: Path, trees: Trees) -> dict[str, Figures]:
     """The cases through cvmfs_server; copying into the transaction is not measured."""
     rows = {}
     mount = Path("/cvmfs", FQRN)
     with stratum0(work) as storage:
-        for name, source in (("first publish", first), ("same again", first), ("rebuilt image", second)):
+        cases = [("first publish", trees.first), ("same again", trees.first), ("rebuilt image", trees.rebuilt)]
+        if trees.many:
+            cases += [("many small files", trees.many), ("many, again", trees.many)]
+        for name, source in cases:
             measure(["cvmfs_server", "transaction", FQRN])
             if (mount / "tree").exists():
                 shutil.rmtree(mount / "tree")
@@ -224,7 +250,7 @@ def server_tools(work: Path, first: Path, second: Path) -> dict[str, Figures]:
         rows["one small file"] = measure(["cvmfs_server", "publish", FQRN], storage)
     with stratum0(work) as storage:
         with tarfile.open(work / "tree.tar", "w") as archive:
-            archive.add(first, arcname="tree")
+            archive.add(trees.first, arcname="tree")
         words = ["cvmfs_server", "ingest", "-t", str(work / "tree.tar"), "-b", "bench", FQRN]
         rows["first publish (ingest)"] = measure(words, storage)
     return rows
@@ -254,12 +280,13 @@ def show(title: str, rows: dict[str, Figures], peer: dict[str, Figures]) -> None
         print(line)
 
 
-def one_round(source: Path, work: Path, elsewhere: int, *, peer: bool) -> tuple[dict[str, Figures], dict[str, Figures]]:
+def one_round(work: Path, given: argparse.Namespace, *, peer: bool) -> tuple[dict[str, Figures], dict[str, Figures]]:
     """All cases of ours, then those of the server tools."""
-    first, second = work / "first", work / "second"
-    shutil.copytree(source, first, symlinks=True)
-    rebuild(first, second)
-    return embedded(work, first, second, elsewhere), server_tools(work, first, second) if peer else {}
+    many = small_files(work / "many", given.many) if given.many else None
+    trees = Trees(first=work / "first", rebuilt=work / "second", many=many)
+    shutil.copytree(given.folder, trees.first, symlinks=True)
+    rebuild(trees.first, trees.rebuilt)
+    return embedded(work, trees, given.elsewhere), server_tools(work, trees) if peer else {}
 
 
 def main() -> None:
@@ -268,6 +295,7 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", type=Path, default=Path(sysconfig.get_path("purelib")))
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--elsewhere", type=int, default=0, help="entries to fill the repository with")
+    parser.add_argument("--many", type=int, default=0, help="small files in a tree of their own")
     parser.add_argument("--json", type=Path, help="write the figures there too")
     parser.add_argument("--only-ours", action="store_true", help="leave the CVMFS server tools out")
     parser.add_argument("--scratch", type=Path, help="folder for the trees and repositories")
@@ -285,7 +313,7 @@ def main() -> None:
         for number in range(given.rounds):
             work = Path(scratch, f"round-{number}")
             work.mkdir()
-            rounds.append(one_round(given.folder, work, given.elsewhere, peer=peer))
+            rounds.append(one_round(work, given, peer=peer))
         ours, theirs = medians([each[0] for each in rounds]), medians([each[1] for each in rounds])
     show("embedded back-end", ours, theirs | {"read and hash": ours["read and hash"]})
     if theirs:
