@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from publisher.cvmfs.chunker import ChunkRule, Read, lengths
@@ -76,8 +76,8 @@ class ContentWriter:
 
     def stored(
         self, entries: Iterable[Entry], *, files: int, size_bytes: int
-    ) -> Iterator[tuple[Entry, Content | None]]:
-        """The entries in their order, files with their contents, as the contents get stored.
+    ) -> Generator[tuple[Entry, Content | None]]:
+        """The entries in their order, files with their contents, as the contents get stored; close it in any case.
 
         Args:
             entries: the tree; read once, a little ahead of what is given.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -278,7 +278,8 @@ class _Work:
         for number, tree in enumerate(trees, 1):
             at = tree.graft.at
             last = not any(_related(at, other.graft.at) for other in trees[number:])
-            drafts.graft(at, self._stored(tree), tree.catalogs, marker, last=last)
+            with contextlib.closing(self._stored(tree)) as entries:  # no worker may write when what is left is removed
+                drafts.graft(at, entries, tree.catalogs, marker, last=last)
         self.tell("catalogs")
         refuse(check_catalog_sizes(drafts.entries(), self._limits))
         return drafts.write(ttl_s=held.settings.ttl_s)
@@ -308,7 +309,7 @@ class _Work:
             self._held.store.add(b"", ObjectKind.FILE, compressor)
         return Content(size_bytes=0, algorithm=algorithm, compression=compressor.compression, digest=digest.raw)
 
-    def _stored(self, tree: Survey) -> Iterator[tuple[Entry, Content | None]]:
+    def _stored(self, tree: Survey) -> Generator[tuple[Entry, Content | None]]:
         settings = self._held.settings
         writer = ContentWriter(
             self._held.store, settings.compressor, settings.chunk_rule, jobs=self._jobs, progress=self._count

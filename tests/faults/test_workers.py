@@ -17,7 +17,7 @@ from cvmfs_repository import Repo, file, graft, later
 from publisher import tools
 from publisher.cvmfs import contents
 from publisher.cvmfs.check import check
-from publisher.errors import DiskError, ToolError
+from publisher.errors import DiskError, RepositoryError, ToolError
 from publisher.tree import FolderTree, Graft
 
 HERE = Path(__file__).parent
@@ -125,6 +125,15 @@ def test_a_python_without_afpub(repo, folder, monkeypatch):
     with pytest.raises(ToolError) as caught:
         repo.publish(tree_of(folder), at=later(1), jobs=2)
     assert caught.value.message == "a worker that packs objects failed with exit code 1"
+    clean(repo)
+
+
+def test_a_tree_that_is_refused_while_workers_write(repo, folder):
+    root, *rest = FolderTree(folder=folder)
+    tree = (root, file("..", b"hostile"), *rest)
+    with pytest.raises(RepositoryError) as caught:
+        repo.publish(Graft(at=tree_of(folder).at, tree=tree), at=later(1), jobs=2)
+    assert caught.value.message == "cannot publish '/sw/tree/..': the name is '..'"
     clean(repo)
 
 
