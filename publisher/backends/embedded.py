@@ -13,9 +13,8 @@ from publisher.cvmfs.keys import KeyFiles, private_key_findings, read_key_file
 from publisher.cvmfs.manifest import MANIFEST_NAME
 from publisher.cvmfs.publish import PublishProgress, publish
 from publisher.cvmfs.reader import Reader, open_repository
-from publisher.cvmfs.tags import add_tag, remove_tag
 from publisher.errors import RepositoryError
-from publisher.names import Fqrn, RepoPath, TagName
+from publisher.names import Fqrn, RepoPath
 from publisher.progress import Progress
 from publisher.report import Report, collect, error
 
@@ -103,16 +102,3 @@ class EmbeddedBackend:
         with self.open() as reader:
             export(reader, path, folder, progress=progress)
         return folder
-
-    def tag(self, *, add: TagName | None, remove: TagName | None) -> None:
-        """Gives the newest revision a name, or forgets one.
-
-        Raises:
-            AlreadyPublishedError: the name is taken.
-            NotFoundError: there is no such name.
-        """
-        now = dt.datetime.now(tz=dt.UTC)
-        if remove:
-            remove_tag(self._folder, remove, keys_folder=self._keys, now=now, wait_s=self._wait_s)
-        if add:
-            add_tag(self._folder, add, keys_folder=self._keys, now=now, wait_s=self._wait_s)

@@ -4,17 +4,39 @@ from __future__ import annotations
 
 import functools
 import inspect
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from publisher.cli.console import Screen
-from publisher.errors import CheckFailedError
+from publisher.errors import CheckFailedError, StaleBaseError
 from publisher.project.load import Project, load_project
 from publisher.report import Report
+
+_T = TypeVar("_T")
+
+
+def from_newest(wait_s: float, action: Callable[[], _T]) -> _T:
+    """What an action gives that starts from the newest revision; begun anew when somebody else was faster.
+
+    Args:
+        wait_s: how long to try, in seconds; with 0 it is tried once.
+        action: reads the newest revision, then publishes.
+
+    Raises:
+        StaleBaseError: others went on publishing.
+    """
+    end = time.monotonic() + wait_s
+    while True:
+        try:
+            return action()
+        except StaleBaseError:
+            if time.monotonic() >= end:
+                raise
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

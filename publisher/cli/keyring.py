@@ -172,7 +172,7 @@ def _rotate(app: typer.Typer) -> None:
         place = find_place(session, repo, keys=keys)
         sign = master_sign(master_key, sign_command)
         if finish:
-            whitelist = finish_rotation(place.folder, keys_folder=place.key_folder(), now=now(), sign=sign)
+            whitelist = finish_rotation(place.folder, keys_folder=place.key_folder(), now=now(), sign=sign, wait_s=wait)
             lines = ["the old certificate is not allowed any more, and its key is removed"]
             document: dict[str, object] = {}
         else:

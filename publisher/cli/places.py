@@ -21,6 +21,11 @@ def now() -> dt.datetime:
     return dt.datetime.now(tz=dt.UTC)
 
 
+def revision_of(text: str) -> str | int:
+    """A revision as the command line names it: digits are its number, everything else a tag or root digest."""
+    return int(text) if text.isdecimal() else text
+
+
 def backend_of(project: Project, *, wait_s: float = 0.0) -> EmbeddedBackend:
     """Where a project publishes.
 
@@ -80,7 +85,7 @@ class Place:
         if key is None:
             session.screen.say("no public key is known: digests are checked, signatures are not (--key FILE)")
         reader = open_repository(self.location, public_key=key.read_bytes() if key else None)
-        return reader.at(int(at) if at.isdigit() else at) if at else reader
+        return reader.at(revision_of(at)) if at else reader
 
 
 def find_place(session: Session, repo: str, *, keys: Path | None = None, public_key: Path | None = None) -> Place:

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
+from publisher.backends.base import Published
 from publisher.cli.arriving import wait_until_there
-from publisher.cli.common import Session, command
+from publisher.cli.common import Session, command, from_newest
 from publisher.cli.places import backend_of, now
 from publisher.images.built import BuiltImage
 from publisher.names import ChannelName, ImageName, ImageVersion
@@ -182,7 +183,7 @@ def _release(app: typer.Typer) -> None:
                 wait_s=wait,
                 on_report=session.screen.report,
             )
-            outcome = run_release(bench, load_manifest(manifest), options)
+            outcome = from_newest(wait, lambda: run_release(bench, load_manifest(manifest), options))
             version = outcome.plan.manifest.version
             arrived = wait_until_there(project.settings, version, wait, progress) if wait and not dry_run else None
         session.screen.table("", ("kernel", "ready in", "interrupted in"), _probe_rows(outcome))
@@ -275,8 +276,12 @@ def _promote(app: typer.Typer) -> None:
         """Move a channel to a release that is published already."""
         project = session.project()
         backend = backend_of(project, wait_s=wait)
-        state = read_state(backend.read, fqrn=project.settings.fqrn, prefix=project.settings.prefix)
-        moved = move_to(backend, state, release, ChannelName(channel), mtime_s=int(now().timestamp()))
+
+        def move() -> Published:
+            state = read_state(backend.read, fqrn=project.settings.fqrn, prefix=project.settings.prefix)
+            return move_to(backend, state, release, ChannelName(channel), mtime_s=int(now().timestamp()))
+
+        moved = from_newest(wait, move)
         _tell_move(session, channel, release, moved.revision.number, new=moved.new)
 
 
@@ -290,8 +295,12 @@ def _rollback(app: typer.Typer) -> None:
         """Move a channel back to the release before the current one."""
         project = session.project()
         backend = backend_of(project, wait_s=wait)
-        state = read_state(backend.read, fqrn=project.settings.fqrn, prefix=project.settings.prefix)
-        moved, release = move_back(backend, state, ChannelName(channel), mtime_s=int(now().timestamp()))
+
+        def move() -> tuple[Published, str]:
+            state = read_state(backend.read, fqrn=project.settings.fqrn, prefix=project.settings.prefix)
+            return move_back(backend, state, ChannelName(channel), mtime_s=int(now().timestamp()))
+
+        moved, release = from_newest(wait, move)
         _tell_move(session, channel, release, moved.revision.number, new=moved.new)
 
 

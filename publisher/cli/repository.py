@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -12,10 +13,10 @@ import typer
 
 from publisher.backends.base import Changeset
 from publisher.cli import keyring, upkeep
-from publisher.cli.common import Session, command
+from publisher.cli.common import Session, command, from_newest
 from publisher.cli.keyring import master_sign
 from publisher.cli.options import At, Key, Keys, MasterKey, Repo, SignCommand, Wait
-from publisher.cli.places import find_place, now
+from publisher.cli.places import find_place, now, revision_of
 from publisher.cvmfs.check import check
 from publisher.cvmfs.create import create_repository
 from publisher.cvmfs.digest import Algorithm
@@ -25,6 +26,7 @@ from publisher.cvmfs.repair import Origin
 from publisher.cvmfs.repair import repair as repair_repository
 from publisher.cvmfs.settings import Settings
 from publisher.cvmfs.source import source_of
+from publisher.cvmfs.tags import add_tag, remove_tag
 from publisher.errors import NotFoundError, UsageError
 from publisher.names import Fqrn, RepoPath, TagName
 from publisher.project.settings import CatalogBounds
@@ -105,7 +107,6 @@ def _publish(app: typer.Typer) -> None:
         if not target:
             raise UsageError("a folder cannot replace the root", hint="name a folder, such as /sw/tool/1.0")
         backend = find_place(session, repo, keys=keys).backend(wait_s=wait)
-        base = backend.head()
         tree = normalize(FolderTree(folder=folder), where=f"{folder}", policy=Policy())
         bounds = CatalogBounds()
         catalogs = split(tree.entries, min_entries=bounds.min_entries, max_entries=bounds.max_entries)
@@ -114,14 +115,19 @@ def _publish(app: typer.Typer) -> None:
         session.screen.report(report)
         session.conclude(report, "nothing was published")
         changeset = Changeset(
-            base=base,
+            base=backend.head(),
             grafts=(Graft(at=target, tree=tree.entries, catalogs=catalogs),),
             tag=TagName(tag) if tag else None,
             description=f"publish_{target.name}",
         )
         with session.screen.progress() as progress:
             progress.step(f"publishing {len(tree.entries):,} entries")
-            done = backend.publish(changeset, progress=lambda read, total: progress.advance(read, total, "bytes"))
+
+            def tell(read: int, total: int) -> None:
+                progress.advance(read, total, "bytes")
+
+            # Whatever else was published meanwhile stays: the folder goes to its place in the newest revision.
+            done = from_newest(wait, lambda: backend.publish(replace(changeset, base=backend.head()), progress=tell))
         text = f"{target} is revision {done.revision.number} of {backend.fqrn}"
         session.screen.result(
             {
@@ -258,13 +264,22 @@ def _tag(app: typer.Typer) -> None:
         session: Session,
         repo: Repo = "",
         keys: Keys = None,
-        add: Annotated[str, typer.Option(help="Give the newest revision a name.")] = "",
+        add: Annotated[str, typer.Option(help="Give a revision a name; the newest one without --at.")] = "",
+        at: At = "",
         remove: Annotated[str, typer.Option(help="Forget a name; the revision stays.")] = "",
+        wait: Wait = 0.0,
     ) -> None:
         """List the tags of a repository, or add or remove one."""
         place = find_place(session, repo, keys=keys)
-        if add or remove:
-            place.backend().tag(add=TagName(add) if add else None, remove=TagName(remove) if remove else None)
+        if at and not add:
+            raise UsageError("a revision without a name for it", hint="give the name: --add NAME")
+        if remove:
+            remove_tag(place.folder, remove, keys_folder=place.key_folder(), now=now(), wait_s=wait)
+        if add:
+            revision = revision_of(at) if at else None
+            add_tag(
+                place.folder, TagName(add), keys_folder=place.key_folder(), now=now(), revision=revision, wait_s=wait
+            )
         with place.open(session) as reader:
             tags = sorted(reader.tags(), key=lambda row: (row.revision, row.name))
         session.screen.table(

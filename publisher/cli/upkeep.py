@@ -9,7 +9,7 @@ import typer
 
 from publisher.cli.common import Session, command
 from publisher.cli.options import Keys, Repo, Wait
-from publisher.cli.places import find_place, now
+from publisher.cli.places import find_place, now, revision_of
 from publisher.cvmfs.digest import ObjectKind
 from publisher.cvmfs.gc import GRACE, Collection, Revision, collect_garbage, preview_garbage
 from publisher.cvmfs.republish import republish as republish_revision
@@ -131,7 +131,7 @@ def _republish(app: typer.Typer) -> None:
         place = find_place(session, repo, keys=keys)
         done = republish_revision(
             place.folder,
-            int(revision) if revision.isdigit() else revision,
+            revision_of(revision),
             keys_folder=place.key_folder(),
             now=now(),
             tag=TagName(tag) if tag else None,

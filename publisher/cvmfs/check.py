@@ -20,9 +20,10 @@ from publisher.cvmfs.marking import KIND_OF_REF
 from publisher.cvmfs.reflog import REFLOG_NAME, RefKind, Reflog, parse_reflog
 from publisher.cvmfs.rows import Row
 from publisher.cvmfs.source import Source, fetch, read_file, source_of
+from publisher.cvmfs.sqlite import is_intact
 from publisher.cvmfs.trust import read_certificate, read_manifest, verify_manifest
-from publisher.errors import AfpubError, FormatError, NotFoundError
-from publisher.report import Finding, Report, collect, error
+from publisher.errors import AfpubError, NotFoundError
+from publisher.report import Finding, Report, collect, error, warning
 
 _REFLOG_LIMIT = 256 << 20
 _METAINFO_LIMIT = 16 << 20
@@ -64,7 +65,7 @@ def check(  # noqa: PLR0913 - what to check, how, and with what
         return collect(state.findings)
     _check_metainfo(state, manifest)
     history = _check_history(state, manifest)
-    _check_reflog(state, manifest)
+    _check_reflog(state, manifest, history)
     root = CatalogRef(path="", digest=manifest.root, size_bytes=manifest.root_size_bytes)
     _check_tree(state, root, revision=manifest.revision)
     for tag in history.tags if history else ():
@@ -136,26 +137,38 @@ def _history_faults(history: History, manifest: Manifest) -> Iterator[str]:
         yield f"no tag is on the branch {name!r}"
 
 
-def _check_reflog(state: _State, manifest: Manifest) -> None:
+def _check_reflog(state: _State, manifest: Manifest, history: History | None) -> None:
+    def say(text: str) -> None:
+        state.findings.append(error("reflog", REFLOG_NAME, text))
+
     try:
         data = read_file(state.source, REFLOG_NAME, limit=_REFLOG_LIMIT)
+        reflog = parse_reflog(data)
     except NotFoundError:
         if manifest.reflog is not None:
-            state.findings.append(error("reflog", REFLOG_NAME, "the reflog is missing, though the manifest names it"))
+            say("the reflog is missing, though the manifest names it")
         return
     except AfpubError as exc:
-        state.findings.append(error("reflog", REFLOG_NAME, exc.message))
+        say(exc.message)
         return
+    faults = list(_reflog_faults(state, reflog, manifest))
+    for text in faults:
+        say(text)
     if manifest.reflog is None:
-        state.findings.append(error("reflog", REFLOG_NAME, "there is a reflog that the manifest does not name"))
+        say("there is a reflog that the manifest does not name")
     elif manifest.reflog.algorithm.digest(data) != manifest.reflog:
-        state.findings.append(error("reflog", REFLOG_NAME, "the digest of the reflog is not that in the manifest"))
-    try:
-        reflog = parse_reflog(data)
-    except FormatError as exc:
-        state.findings.append(error("reflog", REFLOG_NAME, exc.message))
-        return
-    state.findings.extend(error("reflog", REFLOG_NAME, text) for text in _reflog_faults(state, reflog, manifest))
+        tags = history.tags if history else ()
+        whole = is_intact(data) and all(reflog.holds(tag.root, RefKind.CATALOG) for tag in tags)
+        state.findings.append(_stale_reflog(harmless=whole and not faults))
+
+
+def _stale_reflog(*, harmless: bool) -> Finding:
+    """Killed publishers leave a whole reflog that is ahead of the manifest, the CVMFS tools' collector one behind."""
+    text = "the digest of the reflog is not that in the manifest"
+    if not harmless:
+        return error("reflog", REFLOG_NAME, text)
+    hint = "a change that was interrupted, or a collection by cvmfs_server; the next change mends it, or --repair"
+    return warning("reflog", REFLOG_NAME, text, hint=hint)
 
 
 def _reflog_faults(state: _State, reflog: Reflog, manifest: Manifest) -> Iterator[str]:

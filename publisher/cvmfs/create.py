@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ from publisher.cvmfs.digest import ObjectKind
 from publisher.cvmfs.disk import failing_as, make_folder, sync_path, write_new
 from publisher.cvmfs.history import History, Tag
 from publisher.cvmfs.keys import KeyFiles
+from publisher.cvmfs.lock import claim
 from publisher.cvmfs.manifest import MANIFEST_NAME, Manifest
 from publisher.cvmfs.reflog import Reflog
 from publisher.cvmfs.rows import DIRECTORY_SIZE, Flag, Row
@@ -64,8 +66,10 @@ def create_repository(  # noqa: PLR0913 - what a repository is made of
     """
     _check_free(folder)
     make_folder(folder.parent)
+    _remove_leftovers(folder)
     with failing_as("make a folder in", folder.parent):
         building = Path(tempfile.mkdtemp(prefix=f".{folder.name}.new-", dir=folder.parent))
+    claimed = claim(building)
     try:
         manifest = _build(building, fqrn, keys_folder, settings, now, metainfo or {}, sign)
         with failing_as("make the repository", folder):
@@ -76,7 +80,20 @@ def create_repository(  # noqa: PLR0913 - what a repository is made of
         with suppress(OSError):
             shutil.rmtree(building)
         raise
+    finally:
+        if claimed is not None:
+            os.close(claimed)
     return manifest
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """What processes left that were killed while they made the same repository."""
+    for path in folder.parent.glob(f"{glob.escape(f'.{folder.name}.new-')}*"):
+        claimed = claim(path)
+        if claimed is not None:
+            with failing_as("remove", path):
+                shutil.rmtree(path)
+            os.close(claimed)
 
 
 def _check_free(folder: Path) -> None:

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa, utils
 from cryptography.x509.oid import NameOID
 
+from publisher.cvmfs.disk import failing_as, replace_file
 from publisher.errors import DiskError, TrustError
 from publisher.names import Fqrn
 from publisher.report import Finding, warning
@@ -51,6 +52,11 @@ class KeyFiles:
         """Certificate of the repository key."""
         return self.folder / f"{self.fqrn}.crt"
 
+    @property
+    def new_certificate(self) -> Path:
+        """Certificate of the key that a rotation is about to put in place."""
+        return self.folder / f"{self.fqrn}.crt.new"
+
 
 def create_keys(fqrn: Fqrn, folder: Path, *, now: datetime, master_key: Path | None = None) -> KeyFiles:
     """Makes the four key files of a repository.
@@ -74,11 +80,19 @@ def create_keys(fqrn: Fqrn, folder: Path, *, now: datetime, master_key: Path | N
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as exc:
         raise DiskError(f"cannot make the folder {folder}: {exc.strerror}") from exc
-    for path in (master_file, files.public_key, files.repository_key, files.certificate):
-        if os.path.lexists(path):
-            raise DiskError(f"there is a key file {path} already", hint="keep it, or give another folder")
-    _write_new(master_file, _private_pem(master), 0o400)
-    _write_new(files.public_key, public, 0o444)
+    paths = (master_file, files.public_key, files.repository_key, files.certificate)
+    there = [path for path in paths if os.path.lexists(path)]
+    if there:
+        hint = "keep it, or give another folder"
+        if files.certificate not in there:  # it comes last
+            names = " ".join(f"{path}" for path in there)
+            hint = f"if making keys was interrupted here, and nothing uses them: rm -f {names}"
+        raise DiskError(f"there is a key file {there[0]} already", hint=hint)
+    for path in folder.glob(f"{fqrn}.*.new-*"):
+        with failing_as("remove", path):
+            path.unlink(missing_ok=True)
+    replace_file(master_file, _private_pem(master), 0o400)
+    replace_file(files.public_key, public, 0o444)
     create_repository_key(files.repository_key, files.certificate, fqrn, now=now)
     return files
 
@@ -89,9 +103,12 @@ def create_repository_key(key: Path, certificate: Path, fqrn: Fqrn, *, now: date
     Raises:
         DiskError: a file cannot be written, or is there already.
     """
+    for path in (certificate, key):
+        if os.path.lexists(path):
+            raise DiskError(f"there is a key file {path} already", hint="keep it, or give another folder")
     own = rsa.generate_private_key(public_exponent=65537, key_size=_KEY_BITS)
-    _write_new(key, _private_pem(own), 0o400)
-    _write_new(certificate, _certificate(own, fqrn, now), 0o444)
+    replace_file(key, _private_pem(own), 0o400)
+    replace_file(certificate, _certificate(own, fqrn, now), 0o444)
 
 
 def _private_pem(key: rsa.RSAPrivateKey) -> bytes:
@@ -115,18 +132,6 @@ def _certificate(key: rsa.RSAPrivateKey, fqrn: Fqrn, now: datetime) -> bytes:
         .sign(key, hashes.SHA256())
     )
     return certificate.public_bytes(serialization.Encoding.PEM)
-
-
-def _write_new(path: Path, data: bytes, mode: int) -> None:
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
-        with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(file.fileno(), mode)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as exc:
-        raise DiskError(f"cannot write the key file {path}: {exc.strerror}") from exc
 
 
 def private_key_findings(files: KeyFiles) -> Iterator[Finding]:

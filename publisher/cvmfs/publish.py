@@ -15,12 +15,11 @@ from publisher.cvmfs.compression import METADATA
 from publisher.cvmfs.content_index import ContentIndex
 from publisher.cvmfs.contents import ContentWriter
 from publisher.cvmfs.digest import Digest, ObjectKind
-from publisher.cvmfs.disk import make_folder
 from publisher.cvmfs.drafts import Drafts, Outcome
 from publisher.cvmfs.history import History, Tag
 from publisher.cvmfs.keys import KeyFiles
 from publisher.cvmfs.limits import Limits, check_catalog_sizes, refuse
-from publisher.cvmfs.lock import exclusive
+from publisher.cvmfs.lock import hold
 from publisher.cvmfs.manifest import MANIFEST_NAME
 from publisher.cvmfs.reader import Reader, open_repository
 from publisher.cvmfs.reflog import REFLOG_NAME
@@ -90,10 +89,8 @@ def session(folder: Path, *, keys_folder: Path, now: datetime, wait_s: float = 0
     """
     with open_repository(folder):  # says so before a folder is made in a place that is no repository
         pass
-    side = folder / SIDE_FOLDER
-    make_folder(side, 0o700)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(exclusive(side / "lock", what=f"the repository {folder}", wait_s=wait_s))
+        stack.enter_context(hold(folder, wait_s=wait_s))
         reader = stack.enter_context(open_repository(folder))
         manifest = reader.manifest
         if manifest.alternative_path:
@@ -102,7 +99,7 @@ def session(folder: Path, *, keys_folder: Path, now: datetime, wait_s: float = 0
         signer = load_signer(files)
         check_may_sign(signer, folder, files, algorithm=manifest.algorithm, now=now)
         settings = read_settings(folder, algorithm=manifest.algorithm)
-        index = stack.enter_context(ContentIndex(side / "contents.sqlite"))
+        index = stack.enter_context(ContentIndex(folder / SIDE_FOLDER / "contents.sqlite"))
         store = ObjectStore(folder, algorithm=settings.algorithm, index=index)
         store.sweep()
         _sweep_unfinished(folder)

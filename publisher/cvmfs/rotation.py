@@ -18,6 +18,7 @@ from publisher.cvmfs.keys import KeyFiles, certificate_der, create_repository_ke
 from publisher.cvmfs.publish import session
 from publisher.cvmfs.signing import (
     SignHash,
+    hold_whitelist,
     load_signer,
     master_signer,
     new_whitelist,
@@ -41,7 +42,7 @@ class _NewFiles(KeyFiles):
 
     @property
     def certificate(self) -> Path:
-        return self.folder / f"{self.fqrn}.crt.new"
+        return self.new_certificate
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,10 +99,11 @@ def rotate_key(
         algorithm = manifest.algorithm
         old, new = (fingerprint(certificate_der(each.certificate), algorithm) for each in (held.signer, signer))
         whitelist = new_whitelist(signer.certificate, files.fqrn, algorithm=algorithm, now=now)
-        former, _ = read_whitelist(FolderSource(folder))
-        listed = tuple(dict.fromkeys((*former.fingerprints, new)))
-        whitelist = replace(whitelist, fingerprints=listed, expires=max(former.expires, whitelist.expires))
-        replace_file(folder / WHITELIST_NAME, signed_whitelist(whitelist, sign, files, algorithm))
+        with hold_whitelist(folder):
+            former, _ = read_whitelist(FolderSource(folder))
+            listed = tuple(dict.fromkeys((*former.fingerprints, new)))
+            whitelist = replace(whitelist, fingerprints=listed, expires=max(former.expires, whitelist.expires))
+            replace_file(folder / WHITELIST_NAME, signed_whitelist(whitelist, sign, files, algorithm))
         reflog = read_reflog(folder, manifest, held.reader.history())
         commit_reflog(folder, held.store, signer, manifest, reflog)
         old_key = _keep_old(files)
@@ -110,7 +112,9 @@ def rotate_key(
     return Rotation(old=old, new=new, whitelist=whitelist, old_key=old_key)
 
 
-def finish_rotation(folder: Path, *, keys_folder: Path, now: datetime, sign: SignHash | None = None) -> Whitelist:
+def finish_rotation(
+    folder: Path, *, keys_folder: Path, now: datetime, sign: SignHash | None = None, wait_s: float = 0.0
+) -> Whitelist:
     """Takes the old certificate off the whitelist, and removes the old private key.
 
     Raises:
@@ -129,7 +133,7 @@ def finish_rotation(folder: Path, *, keys_folder: Path, now: datetime, sign: Sig
         certificate_der(load_certificate(read_key_file(old.certificate), where=f"{old.certificate}")),
         manifest.algorithm,
     )
-    with session(folder, keys_folder=keys_folder, now=now) as held:
+    with session(folder, keys_folder=keys_folder, now=now, wait_s=wait_s) as held:
         manifest = held.reader.manifest
         reflog = read_reflog(folder, manifest, held.reader.history())
         commit_reflog(folder, held.store, held.signer, manifest, reflog)  # whoever published last, it is ours now
@@ -171,7 +175,7 @@ def _rename(source: Path, target: Path) -> None:
 def _finish_renaming(files: KeyFiles, new: KeyFiles) -> None:
     """A rotation that was killed left a new key with an old certificate, or half a copy of the old key."""
     for suffix in ("key", "crt"):
-        for path in files.folder.glob(f"{files.fqrn}.{suffix}.old.new-*"):
+        for path in files.folder.glob(f"{files.fqrn}.{suffix}.*.new-*"):
             with failing_as("remove", path):
                 path.unlink(missing_ok=True)
     if new.certificate.exists() and not new.repository_key.exists():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from publisher.cvmfs.digest import Algorithm
-from publisher.cvmfs.disk import replace_file
+from publisher.cvmfs.disk import failing_as, make_folder, replace_file
 from publisher.cvmfs.envelope import Envelope
 from publisher.cvmfs.keys import (
     KeyFiles,
@@ -24,7 +25,9 @@ from publisher.cvmfs.keys import (
     sign_whitelist_hash,
     verify_whitelist_hash,
 )
+from publisher.cvmfs.lock import exclusive
 from publisher.cvmfs.manifest import Manifest
+from publisher.cvmfs.settings import SIDE_FOLDER
 from publisher.cvmfs.source import FolderSource
 from publisher.cvmfs.trust import (
     allows_certificate,
@@ -37,6 +40,8 @@ from publisher.cvmfs.whitelist import VALIDITY, WHITELIST_NAME, Whitelist, finge
 from publisher.errors import TrustError
 from publisher.names import Fqrn
 
+_PATIENCE_S = 600.0
+"""Whoever else signs may be typing the number of a card."""
 SignHash = Callable[[str], bytes]
 """Gives the master key's signature of a digest in text form: PKCS#1 v1.5 padding, no DigestInfo."""
 
@@ -59,18 +64,22 @@ class Signer:
 def load_signer(files: KeyFiles) -> Signer:
     """The repository key in a keys folder.
 
+    A rotation that was killed leaves the new key beside the old certificate; the new one is there then too.
+
     Raises:
         TrustError: a file is missing, or key and certificate do not belong together.
     """
     key = load_private_key(files.repository_key)
-    pem = read_key_file(files.certificate)
-    certificate = load_certificate(pem, where=str(files.certificate))
-    if certificate.public_key() != key.public_key():
-        raise TrustError(
-            f"{files.certificate} is not the certificate of {files.repository_key}",
-            hint="if a rotation of the key was interrupted, this finishes it: afpub keys rotate",
-        )
-    return Signer(key=key, certificate_pem=pem, certificate=certificate)
+    for path in (files.certificate, files.new_certificate):
+        if path == files.certificate or path.exists():
+            pem = read_key_file(path)
+            certificate = load_certificate(pem, where=str(path))
+            if certificate.public_key() == key.public_key():
+                return Signer(key=key, certificate_pem=pem, certificate=certificate)
+    raise TrustError(
+        f"{files.certificate} is not the certificate of {files.repository_key}",
+        hint="if a rotation of the key was interrupted, this finishes it: afpub keys rotate",
+    )
 
 
 def check_may_sign(signer: Signer, folder: Path, files: KeyFiles, *, algorithm: Algorithm, now: datetime) -> None:
@@ -145,6 +154,8 @@ def resign_whitelist(  # noqa: PLR0913 - what is signed, how, and for how long
 ) -> Whitelist:
     """Signs a repository's whitelist again, so that it is valid from now on; needs the master key.
 
+    Publishers need not be waited for: they only read the whitelist.
+
     Args:
         folder: the repository.
         keys_folder: holds the certificate and the public master key.
@@ -156,18 +167,36 @@ def resign_whitelist(  # noqa: PLR0913 - what is signed, how, and for how long
     Raises:
         TrustError: a key is missing, or the signature is not that of the master key.
         RepositoryError: there is no repository.
+        TransactionOpenError: somebody else has been writing the whitelist for a long time.
     """
     manifest, _ = read_manifest(FolderSource(folder))
     fqrn = Fqrn(manifest.fqrn)
     files = KeyFiles(folder=keys_folder, fqrn=fqrn)
     certificate = load_certificate(read_key_file(files.certificate), where=str(files.certificate))
     whitelist = new_whitelist(certificate, fqrn, algorithm=manifest.algorithm, now=now, validity=validity)
-    former = former_fingerprints(folder)
-    if whitelist.fingerprints[0] in former:
-        whitelist = replace(whitelist, fingerprints=tuple(mark for mark in former if mark != drop))
-    data = signed_whitelist(whitelist, sign or master_signer(files.master_key), files, manifest.algorithm)
-    replace_file(folder / WHITELIST_NAME, data)
+    with hold_whitelist(folder):
+        former = former_fingerprints(folder)
+        if whitelist.fingerprints[0] in former:
+            whitelist = replace(whitelist, fingerprints=tuple(mark for mark in former if mark != drop))
+        data = signed_whitelist(whitelist, sign or master_signer(files.master_key), files, manifest.algorithm)
+        replace_file(folder / WHITELIST_NAME, data)
     return whitelist
+
+
+@contextlib.contextmanager
+def hold_whitelist(folder: Path) -> Iterator[None]:
+    """Nobody else changes the whitelist meanwhile; what a killed process left is removed.
+
+    Raises:
+        TransactionOpenError: somebody else has been writing it for a long time.
+    """
+    side = folder / SIDE_FOLDER
+    make_folder(side, 0o700)
+    with exclusive(side / "whitelist.lock", what=f"the whitelist of {folder}", wait_s=_PATIENCE_S):
+        for path in folder.glob(f"{WHITELIST_NAME}.new-*"):
+            with failing_as("remove", path):
+                path.unlink(missing_ok=True)
+        yield
 
 
 def former_fingerprints(folder: Path) -> tuple[str, ...]:

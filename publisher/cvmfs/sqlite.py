@@ -57,6 +57,19 @@ def open_bytes(data: bytes, *, tables: frozenset[str], where: str) -> sqlite3.Co
     return database
 
 
+def is_intact(data: bytes) -> bool:
+    """True when SQLite finds nothing wrong in the bytes of a database, and nothing follows it."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as database:
+        try:
+            database.deserialize(data)
+            ((pages,),) = database.execute("PRAGMA page_count")
+            ((page_bytes,),) = database.execute("PRAGMA page_size")
+            ((answer,),) = database.execute("PRAGMA integrity_check(1)")
+        except DAMAGE:
+            return False
+        return bool(answer == "ok" and pages * page_bytes == len(data))
+
+
 def properties(database: sqlite3.Connection, *, where: str) -> dict[str, str]:
     """The table of keys and values that every database of a repository has.
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from publisher import tools
+from publisher.tree import FORMAT_OF_KIND, Entry, Kind
 
 _SETTINGS = """\
 CVMFS_SERVER_URL={url}
@@ -37,3 +40,39 @@ def mounted(fqrn: str, url: str, *, public_key: Path, work: Path) -> Iterator[Pa
             if not folder.is_mount() or tools.run(["umount", folder], check=False).ok:
                 break
             time.sleep(0.2)
+
+
+def compare(top: Path, entries: Iterable[Entry]) -> None:
+    """Fails unless a mounted folder holds just the entries, byte for byte; markers of catalogs are left out."""
+    wanted = {os.fsencode(entry.path): entry for entry in entries}
+    found = set(_walk(os.fsencode(top)))
+    assert found == set(wanted), sorted(found ^ set(wanted))
+    for path, entry in wanted.items():
+        same(os.fsencode(top) + b"/" + path if path else os.fsencode(top), entry)
+
+
+def _walk(top: bytes) -> Iterator[bytes]:
+    yield b""
+    for folder, names, files in os.walk(top):
+        for name in (*names, *files):
+            if name != b".cvmfscatalog":
+                yield os.path.relpath(folder + b"/" + name, top)
+
+
+def same(path: bytes | Path, entry: Entry) -> None:
+    """Fails unless a client shows an entry as it was published."""
+    info = os.lstat(path)
+    assert info.st_mode == FORMAT_OF_KIND[entry.kind] | entry.mode, path
+    assert (info.st_uid, info.st_gid) == (entry.uid, entry.gid), path
+    assert info.st_mtime_ns == entry.mtime_s * 10**9 + entry.mtime_ns, path
+    if entry.kind is Kind.FILE:
+        assert info.st_size == entry.size_bytes, path
+        wanted = entry.content.read_bytes() if isinstance(entry.content, Path) else entry.content
+        with open(path, "rb") as file:  # noqa: PTH123 - names that are no text
+            assert file.read() == wanted, path
+    if entry.kind is Kind.SYMLINK:
+        assert os.readlink(path) == os.fsencode(entry.target), path
+    if stat.S_ISBLK(info.st_mode) or stat.S_ISCHR(info.st_mode):
+        assert info.st_rdev == entry.rdev, path
+    for key, value in entry.xattrs:
+        assert os.getxattr(path, key) == value, path

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import stat
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 import cvmfs_repository as repository
 import cvmfs_vectors as vectors
 import pytest
-from compat.client import mounted
+from compat.client import mounted, same
 from cvmfs_repository import Repo, directory, file, graft, later, link
 
 from publisher import tools
@@ -30,7 +29,7 @@ from publisher.cvmfs.signing import resign_whitelist
 from publisher.cvmfs.tags import add_tag, remove_tag
 from publisher.errors import RepositoryError
 from publisher.names import RepoPath, TagName
-from publisher.tree import FORMAT_OF_KIND, Entry, Kind
+from publisher.tree import Entry, Kind
 
 
 @pytest.fixture
@@ -147,7 +146,7 @@ def test_client_shows_every_kind_of_entry(tmp_path, require_tool, require_root):
         mounted(name, f"{url}/cvmfs/@fqrn@", public_key=key, work=tmp_path) as top,
     ):
         for entry in entries:
-            _same(top / "a/all" / entry.path, entry)
+            same(top / "a/all" / entry.path, entry)
         with repo.open(at=_now()) as reader:
             listed = sorted(os.fsencode(stored.path) for stored in reader.walk())
         assert sorted(_walk(top)) == listed
@@ -167,22 +166,6 @@ def _walk(top: Path):
     for folder, names, files in os.walk(os.fsencode(top)):
         for each in (*names, *files):
             yield os.path.relpath(folder + b"/" + each, os.fsencode(top))
-
-
-def _same(path: Path, entry: Entry) -> None:
-    info = path.lstat()
-    assert info.st_mode == FORMAT_OF_KIND[entry.kind] | entry.mode, path
-    assert (info.st_uid, info.st_gid) == (entry.uid, entry.gid), path
-    assert info.st_mtime_ns == entry.mtime_s * 10**9 + entry.mtime_ns, path
-    if entry.kind is Kind.FILE:
-        assert path.read_bytes() == entry.content, path
-        assert info.st_size == entry.size_bytes, path
-    if entry.kind is Kind.SYMLINK:
-        assert os.readlink(os.fsencode(path)) == os.fsencode(entry.target), path
-    if stat.S_ISBLK(info.st_mode) or stat.S_ISCHR(info.st_mode):
-        assert info.st_rdev == entry.rdev, path
-    for key, value in entry.xattrs:
-        assert os.getxattr(path, key) == value, path
 
 
 def test_client_follows_a_new_revision(tmp_path, require_tool, require_root):

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,15 +10,10 @@ import cvmfs_repository as repository
 import pytest
 from cvmfs_repository import Repo, file, graft, later
 
-from publisher import tools
 from publisher.cvmfs.check import check
 from publisher.cvmfs.gc import collect_garbage
 from publisher.errors import DiskError
 from publisher.names import TagName
-
-HERE = Path(__file__).parent
-BETWEEN = ["the digest of the reflog is not that in the manifest"]
-"""A collector that died between reflog and manifest; the next change of any kind mends it."""
 
 
 @pytest.fixture
@@ -35,25 +27,6 @@ def repo(tmp_path) -> Repo:
             at=later(-60 + number),
         )
     return made
-
-
-def test_killed_at_every_step(repo, tmp_path):
-    shutil.copytree(repo.keys, tmp_path / "keys")
-    path = os.pathsep.join((str(HERE.parent), str(HERE.parent.parent)))
-    argv = [sys.executable, HERE / "collector_killer.py", tmp_path]
-    lines = tools.run(argv, env={**os.environ, "PYTHONPATH": path}, timeout_s=500).stdout.splitlines()
-    results = [json.loads(line) for line in lines]
-    assert [result["killed"] for result in results] == [True] * (len(results) - 1) + [False]
-    assert len(results) > 20
-    last = results[-1]
-    for result in results:
-        assert result["after"]["errors"] in ([], BETWEEN), result["steps"]
-        assert result["after"]["tree"] == last["after"]["tree"], result["steps"]
-        assert result["collected"] == last["collected"], result["steps"]
-        assert result["collected"]["errors"] == []
-        assert result["objects"] == last["objects"], result["steps"]
-        assert (result["end"]["errors"], result["end"]["revision"], result["left"]) == ([], 6, [])
-    assert any(result["after"]["errors"] == BETWEEN for result in results)
 
 
 def test_an_object_that_cannot_be_removed(repo, monkeypatch):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
+import pwd
 import resource
-import shutil
 import signal
+import socket
 import sys
 import threading
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import cvmfs_repository as repository
@@ -21,11 +24,10 @@ from cvmfs_repository import Repo, file, graft, later
 from publisher import tools
 from publisher.cvmfs.check import check
 from publisher.cvmfs.digest import ObjectKind
+from publisher.cvmfs.lock import Holder
 from publisher.errors import AfpubError, DiskError, TransactionOpenError, TrustError
 
 HERE = Path(__file__).parent
-AHEAD = ["the digest of the reflog is not that in the manifest"]
-"""A publisher that died between reflog and manifest leaves a reflog that knows more."""
 
 
 @pytest.fixture
@@ -49,36 +51,14 @@ def program(script: str, *words: str | Path, **more) -> tools.Completed:
     return tools.run([sys.executable, HERE / script, *words], env={**os.environ, "PYTHONPATH": path}, **more)
 
 
-def test_killed_at_every_step(repo, tmp_path):
-    shutil.copytree(repo.keys, tmp_path / "keys")
-    lines = program("publisher_killer.py", tmp_path, timeout_s=500).stdout.splitlines()
-    results = [json.loads(line) for line in lines]
-    assert [result["killed"] for result in results] == [True] * (len(results) - 1) + [False]
-    assert len(results) > 40
-    new = results[-1]["after"]
-    with repo.open() as reader:
-        old_root = str(reader.root_hash)
-    seen = set()
-    for result in results:
-        after = result["after"]
-        seen.add(after["root"])
-        assert after["root"] in {old_root, new["root"]}, result["steps"]
-        assert after["errors"] in ([], AHEAD), result["steps"]
-        if after["root"] == new["root"]:
-            assert after["tree"] == new["tree"]
-            assert not result["changed"]
-        assert result["end"]["tree"] == new["tree"], result["steps"]
-        assert (result["end"]["revision"], result["end"]["errors"], result["left"]) == (3, [], [])
-    assert seen == {old_root, new["root"]}
-    assert any(result["after"]["errors"] == AHEAD for result in results)
-
-
 def test_second_publisher_is_told_who_holds_the_repository(repo):
     with holder(repo, seconds=4) as pid:
         with pytest.raises(TransactionOpenError) as caught:
             repo.publish(graft("/a", file("f", b"1")), at=later(1))
-        assert f"is held by another publisher: process {pid} on " in caught.value.message
-        assert ", since " in caught.value.message
+        user = pwd.getpwuid(os.getuid()).pw_name
+        who = f"process {pid} of {user} on {socket.gethostname()}, since "
+        assert caught.value.message.startswith(f"the repository {repo.folder} is held by another publisher: {who}")
+        assert caught.value.hint == "wait until it is done, or say how long: --wait SECONDS"
         assert repo.publish(graft("/a", file("f", b"1")), at=later(1), wait_s=60).revision == 3
     clean(repo)
 
@@ -100,9 +80,62 @@ def holder(repo: Repo, *, seconds: float):
         thread.join()
 
 
-def test_lock_of_a_dead_publisher_does_not_matter(repo):
-    (repo.folder / ".afpub" / "lock").write_text(json.dumps({"pid": 1, "host": "gone", "since": "long ago"}))
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"pid": 1, "host": "gone", "since": "long ago", "boot": Holder.own().boot, "started": 7},  # a container
+        {"pid": 1, "host": socket.gethostname(), "since": "long ago", "boot": "another"},  # it was started anew
+        {"pid": os.getpid(), "host": socket.gethostname(), "boot": Holder.own().boot, "started": 7},  # reused number
+        "torn",
+        {},
+    ],
+)
+def test_lock_of_a_dead_publisher_does_not_matter(repo, said):
+    text = json.dumps(said) if isinstance(said, dict) else '{"pid": 1, "ho'
+    (repo.folder / ".afpub" / "lock").write_text(text if said else "")
     (repo.folder / "data" / "txn" / "afpub-1-0").write_bytes(b"left by a dead publisher")
+    repo.publish(graft("/a", file("f", b"1")), at=later(1))
+    clean(repo)
+
+
+def test_lock_of_another_host_is_explained(repo):
+    lock = repo.folder / ".afpub" / "lock"
+    said = {"pid": 12, "started": 7, "boot": "other", "host": "far.example.org", "user": "alice", "since": "noon"}
+    lock.write_text(json.dumps(said))
+    for _ in range(2):
+        with pytest.raises(TransactionOpenError) as caught:
+            repo.publish(graft("/a", file("f", b"1")), at=later(1))
+        assert caught.value.message == (
+            f"the repository {repo.folder} was left locked by process 12 of alice on far.example.org, since noon: "
+            "whether that process still works cannot be seen from here"
+        )
+        remedy = f"look on far.example.org; when it does not run there any more, remove {lock}"
+        assert caught.value.hint == remedy
+    lock.unlink()
+    repo.publish(graft("/a", file("f", b"1")), at=later(1))
+    clean(repo)
+
+
+def test_lock_that_the_file_system_does_not_keep(repo, tmp_path):
+    """Its holder runs, and yet it is free: two publishers at once would lose what one of them did."""
+    with tools.spawn(["sleep", "60"], log=tmp_path / "log") as pid:
+        started = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        said = asdict(replace(Holder.own(), pid=pid, started=started))
+        (repo.folder / ".afpub" / "lock").write_text(json.dumps(said))
+        with pytest.raises(TransactionOpenError, match=r"; the file system does not keep its lock$"):
+            repo.publish(graft("/a", file("f", b"1")), at=later(1))
+    repo.publish(graft("/a", file("f", b"1")), at=later(1))
+    clean(repo)
+
+
+def test_publisher_that_died_but_not_what_it_started(repo):
+    lock = repo.folder / ".afpub" / "lock"
+    with lock.open("w") as file_:
+        json.dump(asdict(replace(Holder.own(), pid=2**22 + 1)), file_)
+        file_.flush()
+        fcntl.flock(file_, fcntl.LOCK_EX)
+        with pytest.raises(TransactionOpenError, match=r"; it has ended, but a process that it started still runs$"):
+            repo.publish(graft("/a", file("f", b"1")), at=later(1))
     repo.publish(graft("/a", file("f", b"1")), at=later(1))
     clean(repo)
 

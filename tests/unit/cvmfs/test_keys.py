@@ -221,18 +221,40 @@ def test_rotation_without_the_master_key_changes_nothing(repo):
 
 
 def test_rotation_that_ended_between_key_and_certificate(repo):
-    """What the next rotation, and only it, mends."""
+    """Publishing goes on; the next rotation puts the files in order."""
     old = files(repo).certificate.read_bytes()
     rotate(repo)
     files(repo).certificate.rename(repo.keys / f"{FQRN}.crt.new")
     files(repo).certificate.write_bytes(old)
-    with pytest.raises(TrustError) as caught:
-        repo.publish(graft("/b", file("f", b"2")), at=later(12))
-    assert caught.value.hint == "if a rotation of the key was interrupted, this finishes it: afpub keys rotate"
+    repo.publish(graft("/b", file("f", b"1")), at=later(12))
     rotate(repo, 13)
+    assert not files(repo).new_certificate.exists()
     load_signer(files(repo))
     repo.publish(graft("/b", file("f", b"2")), at=later(14))
     clean(repo)
+
+
+def test_certificate_of_another_key(repo, tmp_path):
+    other = create_keys(FQRN, tmp_path / "other", now=repository.NOW)
+    other.certificate.rename(files(repo).certificate)
+    with pytest.raises(TrustError) as caught:
+        repo.publish(graft("/b", file("f", b"2")), at=later(12))
+    assert caught.value.message == f"{files(repo).certificate} is not the certificate of {files(repo).repository_key}"
+    assert caught.value.hint == "if a rotation of the key was interrupted, this finishes it: afpub keys rotate"
+
+
+def test_making_keys_that_was_interrupted(tmp_path):
+    made = create_keys(FQRN, tmp_path, now=repository.NOW)
+    (tmp_path / f"{FQRN}.crt.new-1").write_bytes(b"half")
+    made.certificate.unlink()
+    with pytest.raises(DiskError) as caught:
+        create_keys(FQRN, tmp_path, now=repository.NOW)
+    names = f"{made.master_key} {made.public_key} {made.repository_key}"
+    assert caught.value.hint == f"if making keys was interrupted here, and nothing uses them: rm -f {names}"
+    for path in (made.master_key, made.public_key, made.repository_key):
+        path.unlink()
+    create_keys(FQRN, tmp_path, now=repository.NOW)
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".crt", ".key", ".masterkey", ".pub"]
 
 
 def test_master_key_in_a_file_of_its_own(tmp_path):
