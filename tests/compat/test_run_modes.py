@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
+import uuid
 from pathlib import Path
 
 import pytest
 from compat.machine_image import IPYKERNEL, PREFIXES, definition, publish
+from jupyter_client.blocking.client import BlockingKernelClient
+from jupyter_client.connect import write_connection_file
 
 from publisher import tools
 from publisher.kernels.probe import ProbeOptions, probe
+from publisher.kernels.processes import left_over
 from publisher.kernels.targets import Target
 from publisher.project.kernel import SetupStep, SmokeCell
 
@@ -227,3 +232,33 @@ def test_python_of_a_release_for_which_there_is_no_ipykernel(on_host, tmp_path, 
     done = on_host("true", foreign, command=("python3", *IPYKERNEL[1:]))
     assert done.returncode == 76
     assert done.tail.startswith(f"afpub: there is no ipykernel for {tmp_path}/release/bin/python3 (Python 3.")
+
+
+# ------------------------------------------------------------------ an image file
+
+
+def test_killed_kernel_of_an_image_file_leaves_no_mount_behind(place, require_tool, require_root):
+    """As an ordinary user, for whom the runtime mounts image files by a process of their own."""
+    folder = place.prefix.parent
+    if not Path("/dev/fuse").exists() or not Path("/dev/fuse").stat().st_mode & 0o002:
+        pytest.skip("ordinary users may not use /dev/fuse here")
+    require_tool("squashfuse_ll")
+    image = place.prefix / "images/machine/1"
+    tools.run(["apptainer", "--silent", "build", f"{image}.sif", image])
+    shutil.rmtree(image)
+    place.release("2026.12.1", definition(folder, "py"))
+    file, _ = write_connection_file(str(folder / "connection.json"))
+    os.chown(file, _NOBODY, _NOBODY)
+    user = ["setpriv", f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups"]
+    token = uuid.uuid4().hex
+    env = {**os.environ, "HOME": str(folder), "AFPUB_TEST": token, "JPY_PARENT_PID": str(os.getpid())}
+    with tools.spawn([*user, place.kernel("py") / "launch", file], env=env, log=folder / "log") as pid:
+        client = BlockingKernelClient(connection_file=file)
+        client.load_connection_file()
+        client.start_channels(hb=False)
+        client.wait_for_ready(timeout=60)
+        running = left_over(pid, marker=f"AFPUB_TEST={token}", wait_s=0)
+        assert [process for process in running if "squashfuse" in process.command], running
+        os.killpg(pid, signal.SIGKILL)
+        client.stop_channels()
+    assert left_over(pid, marker=f"AFPUB_TEST={token}", wait_s=20) == ()
