@@ -223,6 +223,11 @@ class Catalog:
             groups.setdefault((raw[2], raw[3]), []).append(raw)  # type: ignore[arg-type]
         return groups
 
+    def outline(self) -> tuple[int, list[RawRow]]:
+        """The number of its rows, and the columns of the one of its root: cheap to compare."""
+        root = self._query(f"{self._select} WHERE md5path_1=? AND md5path_2=?", path_hash(self.root_prefix))
+        return self.row_counts()[0], root
+
     def columns(self) -> Iterator[RawRow]:
         """All rows of table ``catalog``, then those of ``chunks``, each in the order of their path hashes."""
         chunks = "SELECT md5path_1, md5path_2, offset, size, hash FROM chunks"

@@ -67,6 +67,11 @@ def columns_of(rows: Sequence[Row]) -> Iterator[RawRow]:
             yield (*path_hash(row.path), chunk.offset, chunk.size_bytes, chunk.digest)
 
 
+def outline_of(rows: Mapping[str, Row], mount: str) -> tuple[int, list[RawRow]]:
+    """What :meth:`Catalog.outline` gives of a catalog with these rows."""
+    return len(rows), [_columns(rows[mount], {})]
+
+
 def _filler(contents: CatalogContents) -> Callable[[sqlite3.Connection], None]:
     def fill(database: sqlite3.Connection) -> None:
         columns = columns_of(contents.rows)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from publisher.cvmfs.catalog import SCHEMA, SCHEMA_REVISION, Catalog, CatalogRef
-from publisher.cvmfs.catalog_writer import CatalogContents
+from publisher.cvmfs.catalog_writer import CatalogContents, outline_of
 from publisher.cvmfs.counters import Counters, Statistics, count
 from publisher.cvmfs.digest import ZERO, Digest
 from publisher.cvmfs.fingerprint import fingerprint, fingerprint_of
@@ -25,14 +25,18 @@ _WRITTEN_ANEW = {
 }
 
 
+OpenCatalog = Callable[[CatalogRef], Catalog]
+"""Gives an open catalog; it may be closed when many others have been opened."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Former:
     """The catalog that was mounted at a path before."""
 
     ref: CatalogRef
+    open: OpenCatalog = field(repr=False, compare=False)
+    """Opens it, when it must be looked at."""
     revision: int
-    fingerprint: bytes
-    """See :mod:`publisher.cvmfs.fingerprint`."""
     nested: dict[str, CatalogRef]
     subtree: Counters
     properties: dict[str, str]
@@ -116,7 +120,12 @@ class Draft:
             return False
         if ttl_s is not None and former.properties.get("TTL", str(ttl_s)) != str(ttl_s):
             return False
-        return not self.dirty or former.fingerprint == fingerprint_of(tuple(self.rows.values()))
+        if not self.dirty:
+            return True
+        catalog = former.open(former.ref)
+        if catalog.outline() != outline_of(self.rows, self.mount):  # so are most of those that differ
+            return False
+        return fingerprint(catalog) == fingerprint_of(tuple(self.rows.values()))
 
     def mounted_changes(self) -> tuple[list[CatalogRef], list[CatalogRef]]:
         """The nested catalogs that went, and those that came."""
@@ -154,31 +163,33 @@ class Draft:
         return replace(root, flags=(root.flags & ~Flag.NESTED_ROOT) | Flag.MOUNT_POINT)
 
 
-def draft_of(catalog: Catalog, ref: CatalogRef) -> Draft:
+def draft_of(open_catalog: OpenCatalog, ref: CatalogRef) -> Draft:
     """A draft that says what a catalog says.
 
     Raises:
         FormatError: the catalog is damaged.
     """
+    catalog = open_catalog(ref)
     draft = Draft(mount=ref.path, binds=catalog.binds())
     for row in catalog.rows():
         draft.put(row)
     draft.nested = {each.path: each for each in catalog.nested()}
-    draft.former = former_of(catalog, ref)
+    draft.former = former_of(open_catalog, ref)
     draft.dirty = False
     return draft
 
 
-def former_of(catalog: Catalog, ref: CatalogRef) -> Former:
+def former_of(open_catalog: OpenCatalog, ref: CatalogRef) -> Former:
     """What there is to know of a catalog in whose place another one comes.
 
     Raises:
         FormatError: the catalog is damaged.
     """
+    catalog = open_catalog(ref)
     return Former(
         ref=ref,
+        open=open_catalog,
         revision=catalog.revision,
-        fingerprint=fingerprint(catalog),
         nested={each.path: each for each in catalog.nested()},
         subtree=catalog.statistics().subtree,
         properties=dict(catalog.properties),

@@ -39,7 +39,7 @@ class Drafts:
         self._now_s = now_s
         self._nanoseconds = nanoseconds
         root_ref = CatalogRef(path="", digest=reader.root_hash, size_bytes=reader.manifest.root_size_bytes)
-        self._loaded: dict[str, Draft] = {"": draft_of(reader.catalog(root_ref), root_ref)}
+        self._loaded: dict[str, Draft] = {"": draft_of(reader.catalog, root_ref)}
         self._former: dict[str, CatalogRef] = {}
         """Catalogs that were mounted below something that was replaced or removed."""
         self._totals: dict[Digest, Counters] = {}
@@ -78,7 +78,7 @@ class Drafts:
         return self._loaded[mount]
 
     def _read(self, ref: CatalogRef) -> Draft:
-        return draft_of(self._reader.catalog(ref), ref)
+        return draft_of(self._reader.catalog, ref)
 
     def remove(self, path: RepoPath) -> None:
         """Removes what is at a path, and all below it.
@@ -180,7 +180,7 @@ class Drafts:
     def begin(self, parent: Draft, row: Row) -> Draft:
         """A new nested catalog at a directory; compared with the one that was there when it is written."""
         ref = self._former.get(row.path)
-        former = former_of(self._reader.catalog(ref), ref) if ref else None
+        former = former_of(self._reader.catalog, ref) if ref else None
         draft = Draft(mount=row.path, former=former)
         draft.put(nested_root(row))
         parent.put(replace(row, flags=row.flags | Flag.MOUNT_POINT))

@@ -46,7 +46,7 @@ def republish(  # noqa: PLR0913 - one call with everything a revision is made of
     with session(folder, keys_folder=keys_folder, now=now, wait_s=wait_s) as held, held.reader.at(revision) as old:
         info = next(iter(tuple(old.catalogs())))  # all are read: none may be missing
         ref = CatalogRef(path="", digest=info.digest, size_bytes=info.size_bytes)
-        outcome = _reborn(held, draft_of(old.catalog(ref), ref))
+        outcome = _reborn(held, draft_of(old.catalog, ref))
         history = tagged_history(held.reader, outcome, held.now_s, tag, description)
         if outcome.changed or history is not None:
             commit_outcome(held, outcome, history or held.reader.history())
@@ -56,7 +56,7 @@ def republish(  # noqa: PLR0913 - one call with everything a revision is made of
 def _reborn(held: Session, draft: Draft) -> Outcome:
     reader, manifest = held.reader, held.reader.manifest
     head = CatalogRef(path="", digest=manifest.root, size_bytes=manifest.root_size_bytes)
-    newest = draft_of(reader.catalog(head), head)
+    newest = draft_of(reader.catalog, head)
     if (newest.rows, newest.nested, newest.binds) == (draft.rows, draft.nested, draft.binds):
         return Outcome(root=head, revision=manifest.revision, changed=False, catalogs_written=0)
     assert draft.former is not None
