@@ -198,7 +198,10 @@ def _pieces(entry: Entry, rule: ChunkRule) -> Iterator[Part]:
     """The pieces of a big file."""
     source = _source(entry)
     if isinstance(source, bytes):
-        yield from _parts(entry, source, lambda start, count: source[start : start + count], rule, mtime_ns=-1)
+        if len(source) != entry.size_bytes:
+            raise changed(f"/{entry.path}")
+        for part in _parts(entry, "", lambda start, count: source[start : start + count], rule, mtime_ns=-1):
+            yield part._replace(source=source[part.start : part.start + part.length])
         return
     with failing_as("read", source):
         descriptor = os.open(source, READ_ONLY)
@@ -216,7 +219,7 @@ def _read_at(descriptor: int, start: int, count: int) -> bytes:
     return os.pread(descriptor, count, start)
 
 
-def _parts(entry: Entry, source: str | bytes, read: Read, rule: ChunkRule, *, mtime_ns: int) -> Iterator[Part]:
+def _parts(entry: Entry, source: str, read: Read, rule: ChunkRule, *, mtime_ns: int) -> Iterator[Part]:
     start = 0
     for length in lengths(read, entry.size_bytes, rule):
         yield Part(source, entry.path, entry.size_bytes, start, length, mtime_ns)

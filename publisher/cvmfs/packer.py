@@ -27,7 +27,7 @@ class Part(NamedTuple):
     """A file or a piece of one, to be packed."""
 
     source: str | bytes
-    """The path of the file, or the bytes themselves."""
+    """The path of the file, or the bytes of this part themselves."""
     name: str
     """The entry, for messages where there is no file."""
     size: int
@@ -114,9 +114,9 @@ class Packer:
 def _content(part: Part) -> bytes:
     source = part.source
     if isinstance(source, bytes):
-        if len(source) != part.size:
+        if len(source) != part.length:
             raise changed(f"/{part.name}")
-        return source[part.start : part.start + part.length]
+        return source
     try:
         descriptor = os.open(source, READ_ONLY)
         try:

@@ -190,3 +190,38 @@ def test_a_server_runs_while_its_context_is_open(tmp_path):
         assert alive(pid)
     assert gone(pid)
     assert log.read_text(encoding="utf-8") == "up\n"
+
+
+def test_a_partner_is_talked_to_and_ends_with_its_context():
+    with tools.partner(["sh", "-c", "echo $$; exec cat"]) as partner:
+        pid = int(os.read(partner.stdout, 100))
+        os.write(partner.stdin, b"hello")
+        assert os.read(partner.stdout, 100) == b"hello"
+        assert os.getsid(pid) == pid
+        assert alive(pid)
+    assert gone(pid)
+
+
+def test_a_partner_that_does_not_listen_is_killed_when_the_context_fails():
+    pids = []
+
+    def fail():
+        with tools.partner(["sh", "-c", "trap '' TERM INT; echo $$; sleep 300"]) as partner:
+            pids.append(int(os.read(partner.stdout, 100)))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert gone(pids[0])
+
+
+def test_a_partner_that_fails_tells_why():
+    with tools.partner(["sh", "-c", "echo no luck >&2; exit 3"]) as partner:
+        assert os.read(partner.stdout, 100) == b""
+        assert partner.ended() == ("failed with exit code 3", "no luck\n")
+
+
+def test_a_partner_that_is_not_there():
+    with pytest.raises(ToolError) as caught, tools.partner(["/no/such"]):
+        pass
+    assert caught.value.message == "cannot start /no/such: No such file or directory"

@@ -173,6 +173,7 @@ def test_workers_end_with_their_publisher(repo, folder, number):
 
 def test_in_memory_contents_go_to_workers_too(repo):
     data = {f"f{number}": hashlib.shake_128(b"%d" % number).digest(number * 3000) for number in range(100)}
+    data["big"] = hashlib.shake_128(b"in pieces").digest(1_500_000)
     repo.publish(graft("/a", *(file(name, content) for name, content in data.items())), at=later(1), jobs=2)
     with repo.open() as reader:
         for name, content in data.items():
