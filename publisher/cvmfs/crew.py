@@ -14,12 +14,12 @@ from typing import Protocol
 
 import publisher
 from publisher import tools
-from publisher.cvmfs.frames import Trouble, receive, send
+from publisher.cvmfs.frames import Trouble, frame, receive
 from publisher.cvmfs.packer import Known, Packed, Packer, Part, Plan
 from publisher.errors import DiskError, ToolError
 
-_AHEAD = 3
-"""Jobs that each worker has: it never waits for the next one."""
+_AHEAD = 8
+"""Jobs that each worker has: it goes on while a catalog is written."""
 
 
 @dataclass(slots=True, eq=False)
@@ -69,11 +69,23 @@ class _Worker:
     jobs: deque[Job] = field(default_factory=deque)
     """Answers come in the order of the jobs."""
 
-    def give(self, what: object) -> None:
-        try:
-            send(self.process.stdin, what)
-        except OSError as exc:
-            raise self._gone() from exc
+    def give(self, what: object) -> list[Job]:
+        """Tells it something, and takes its answers meanwhile: pipes are short, and it might wait for us to read."""
+        done = []
+        view = memoryview(frame(what))
+        poll = select.poll()
+        poll.register(self.process.stdout, select.POLLIN)
+        poll.register(self.process.stdin, select.POLLOUT)
+        while view:
+            ready = {descriptor for descriptor, _ in poll.poll()}
+            if self.process.stdout in ready:
+                done.append(self.finish())
+            elif ready:
+                try:
+                    view = view[os.write(self.process.stdin, view[: select.PIPE_BUF]) :]  # so many never block
+                except OSError as exc:
+                    raise self._gone() from exc
+        return done
 
     def finish(self) -> Job:
         try:
@@ -115,8 +127,7 @@ class Workers:
                 break
             done += self.wait()
         worker.jobs.append(job)
-        worker.give(job.parts)
-        return done
+        return done + worker.give(job.parts)
 
     def wait(self) -> list[Job]:
         """See :class:`Crew`."""

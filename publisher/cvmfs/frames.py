@@ -20,14 +20,19 @@ class Trouble:
     """A traceback, for a failure that nobody expected."""
 
 
+def frame(what: object) -> bytes:
+    """What is written to say something."""
+    data = pickle.dumps(what, pickle.HIGHEST_PROTOCOL)
+    return _LENGTH.pack(len(data)) + data
+
+
 def send(descriptor: int, what: object) -> None:
-    """Writes a frame.
+    """Writes a frame, however long the other end takes to read it.
 
     Raises:
         OSError: the other end is gone.
     """
-    data = pickle.dumps(what, pickle.HIGHEST_PROTOCOL)
-    view = memoryview(_LENGTH.pack(len(data)) + data)
+    view = memoryview(frame(what))
     while view:
         view = view[os.write(descriptor, view) :]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import signal
@@ -168,6 +170,24 @@ def test_workers_end_with_their_publisher(repo, folder, number):
     with repo.open() as reader:
         assert reader.lookup("sw") is None
     repo.publish(tree_of(folder), at=later(2), jobs=2)
+    clean(repo)
+
+
+def test_pipes_that_hold_less_than_a_message(repo, folder, monkeypatch):
+    """As the system gives them to whoever has very many."""
+    partner = tools.partner
+
+    @contextlib.contextmanager
+    def narrow(*words, **more):
+        with partner(*words, **more) as found:
+            for descriptor in (found.stdin, found.stdout):
+                fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, 4096)
+            yield found
+
+    monkeypatch.setattr(tools, "partner", narrow)
+    for number in range(400):
+        (folder / ("n" * 200 + f"{number}")).write_bytes(b"%d" % number)
+    repo.publish(tree_of(folder), at=later(1), jobs=2)
     clean(repo)
 
 
