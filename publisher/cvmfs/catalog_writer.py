@@ -93,10 +93,11 @@ def _filler(contents: CatalogContents) -> Callable[[sqlite3.Connection], None]:
 
 
 def _columns(row: Row, directories: Mapping[str, PathHash]) -> RawRow:
-    parent = directories.get(row.parent) if row.path else None
+    path = row.path
+    parent, _, name = path.rpartition("/")
     return (
-        *(directories.get(row.path) or path_hash(row.path)),
-        *(parent or parent_hash(row.path)),
+        *(directories.get(path) or path_hash(path)),
+        *((directories.get(parent) if path else None) or parent_hash(path)),
         (row.group << 32) | row.links,
         row.digest,
         row.size,
@@ -104,8 +105,8 @@ def _columns(row: Row, directories: Mapping[str, PathHash]) -> RawRow:
         row.mtime,
         row.mtimens,
         int(row.flags),
-        os.fsencode(row.name),
-        os.fsencode(row.target),
+        os.fsencode(name),
+        os.fsencode(row.target) if row.target else b"",
         row.uid,
         row.gid,
         row.xattr,

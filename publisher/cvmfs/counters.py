@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 
@@ -82,25 +83,34 @@ def parse_statistics(values: Mapping[str, int], *, where: str) -> Statistics:
 
 def count(rows: Iterable[Row], *, nested: int) -> Counters:
     """The ``self`` counters of a catalog with these rows and that many nested catalogs."""
-    totals = dict.fromkeys(COUNTERS, 0)
-    totals["nested"] = nested
+    kinds: Counter[int] = Counter()
+    attributes = file_size = chunked = chunks = chunked_size = external = external_size = 0
     for row in rows:
-        totals["xattr"] += row.xattr is not None
         kind = stat.S_IFMT(row.mode)
-        if kind == stat.S_IFDIR:
-            totals["dir"] += 1
-        elif kind == stat.S_IFLNK:
-            totals["symlink"] += 1
-        elif kind != stat.S_IFREG:
-            totals["special"] += 1
-        else:
-            totals["regular"] += 1
-            totals["file_size"] += row.size
-            if row.chunked:
-                totals["chunked"] += 1
-                totals["chunks"] += len(row.chunks)
-                totals["chunked_size"] += row.size
-            if row.external:
-                totals["external"] += 1
-                totals["external_file_size"] += row.size
-    return Counters(**totals)
+        kinds[kind] += 1
+        attributes += row.xattr is not None
+        if kind != stat.S_IFREG:
+            continue
+        file_size += row.size
+        if row.chunked:
+            chunked += 1
+            chunks += len(row.chunks)
+            chunked_size += row.size
+        if row.external:
+            external += 1
+            external_size += row.size
+    known = kinds[stat.S_IFREG] + kinds[stat.S_IFLNK] + kinds[stat.S_IFDIR]
+    return Counters(
+        regular=kinds[stat.S_IFREG],
+        symlink=kinds[stat.S_IFLNK],
+        special=kinds.total() - known,
+        dir=kinds[stat.S_IFDIR],
+        nested=nested,
+        chunked=chunked,
+        chunks=chunks,
+        file_size=file_size,
+        chunked_size=chunked_size,
+        xattr=attributes,
+        external=external,
+        external_file_size=external_size,
+    )
