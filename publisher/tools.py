@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, NoReturn
 
 from publisher.errors import DiskError, ToolError
 
@@ -128,6 +128,19 @@ def filtered(argv: Sequence[str | Path], data: bytes, *, timeout_s: float) -> by
     if done.returncode:
         raise ToolError(f"{name} {_ending(done.returncode)}")
     return done.stdout
+
+
+def become(argv: Sequence[str | Path]) -> NoReturn:
+    """Makes this process another program: the terminal, signals and the exit code are that program's from now on.
+
+    Raises:
+        ToolError: the program cannot be started.
+    """
+    words = [str(word) for word in argv]
+    try:
+        os.execv(words[0], words)  # noqa: S606 - argv is a list, there is no shell
+    except OSError as exc:
+        raise ToolError(f"cannot start {words[0]}: {exc.strerror}") from exc
 
 
 def _ending(returncode: int) -> str:

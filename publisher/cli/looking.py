@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from publisher.cli import sessions
 from publisher.cli.common import Session, command
 from publisher.cli.places import find_place
 from publisher.cvmfs.export import export as export_tree
@@ -196,6 +197,7 @@ def _export(app: typer.Typer) -> None:
 def _site(app: typer.Typer) -> None:
     site = typer.Typer(help="What a site includes.", no_args_is_help=True)
     app.add_typer(site, name="site")
+    sessions.register_site(site)
 
     @command(site)
     def jupyter(

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import publisher
-from publisher.cli import adopting, arriving, authoring, looking, releasing, repository, serving
+from publisher.cli import adopting, arriving, authoring, looking, releasing, repository, serving, sessions
 from publisher.cli.console import Screen
 from publisher.errors import AfpubError, DiskError
 
@@ -38,7 +38,7 @@ def _program(
     """Publish Jupyter kernels and container images for analysis facilities through CVMFS."""
 
 
-for _group in (authoring, releasing, looking, arriving, adopting, repository, serving):
+for _group in (authoring, releasing, looking, arriving, adopting, sessions, repository, serving):
     _group.register(app)
 
 

@@ -15,7 +15,11 @@ from publisher.tree import Entry, Kind, pre_order
 KERNELS = "share/jupyter/kernels"
 """Where the kernels are below a release's folder; ``share/jupyter`` is what a site puts into JUPYTER_PATH."""
 LIBEXEC = "libexec"
-_SOURCES = Path(__file__).parent / LIBEXEC
+BIN = "bin"
+"""The programs of a release that users call."""
+SESSIONS = "share/afpub/images"
+"""Where the images of a release are entered without a kernel."""
+_SOURCES = Path(__file__).parent
 _FORMAT = 1
 """Format of kernel.conf; the launcher of a release reads its own only."""
 _NO_HISTORY = "--HistoryManager.hist_file=:memory:"
@@ -57,9 +61,34 @@ def render_kernel(  # noqa: PLR0913 - all that a rendered kernel depends on, by 
     return tuple(pre_order(files))
 
 
-def render_libexec(*, mtime_s: int = 0) -> tuple[Entry, ...]:
-    """The files that all kernels of a release share, paths relative to the release's ``libexec`` folder."""
-    contents = {path.name: path.read_bytes() for path in _SOURCES.iterdir() if path.is_file()}
+def render_session(
+    image: ImageName, version: ImageVersion, *, release: ReleaseVersion, mtime_s: int = 0
+) -> tuple[Entry, ...]:
+    """The files of an image's own session, for terminals and batch jobs, paths relative to its folder."""
+    rows = (
+        ("FORMAT", str(_FORMAT)),
+        ("KERNEL", image),
+        ("DISPLAY_NAME", image),
+        ("RELEASE", release),
+        ("MODE", "image"),
+        ("IMAGE", f"{image}/{version}"),
+        ("GPU", "auto"),
+        ("ARG", "/bin/sh"),
+    )
+    return (
+        _file("kernel.conf", _conf(rows), mtime_s=mtime_s),
+        _link("launch", f"../../../../{LIBEXEC}/launch", mtime_s=mtime_s),
+    )
+
+
+def render_libexec(folder: str = LIBEXEC, *, mtime_s: int = 0) -> tuple[Entry, ...]:
+    """The files that all kernels of a release share, paths relative to the release's ``libexec`` folder.
+
+    Args:
+        folder: or those of its ``bin`` folder.
+        mtime_s: modification time of every file, seconds since 1970.
+    """
+    contents = {path.name: path.read_bytes() for path in (_SOURCES / folder).iterdir() if path.is_file()}
     return tuple(
         pre_order(
             _file(name, content, mode=0o755 if content.startswith(b"#!") else 0o644, mtime_s=mtime_s)
@@ -77,8 +106,11 @@ def render_release(  # noqa: PLR0913 - all that a rendered release depends on, b
     mount: str = "",
     mtime_s: int = 0,
 ) -> tuple[Entry, ...]:
-    """All that the kernels add to a release's folder, with the folders, in pre-order and without the root."""
-    entries = list(_below(LIBEXEC, render_libexec(mtime_s=mtime_s)))
+    """All that afpub adds to a release's folder, with the folders, in pre-order and without the root."""
+    entries = [entry for name in (LIBEXEC, BIN) for entry in _below(name, render_libexec(name, mtime_s=mtime_s))]
+    for image, version in images.items():
+        session = render_session(image, version, release=release, mtime_s=mtime_s)
+        entries += _below(f"{SESSIONS}/{image}", session)
     for kernel in kernels:
         rendered = render_kernel(kernel, release=release, images=images, links=links, mount=mount, mtime_s=mtime_s)
         entries += _below(f"{KERNELS}/{kernel.name}", rendered)
@@ -149,6 +181,10 @@ def _kernel_conf(
         *(("PASS", pattern) for pattern in _passed(steps)),
         *(("ARG", word) for word in _command(kernel, release, links)),
     ]
+    return _conf(rows)
+
+
+def _conf(rows: Iterable[tuple[str, str]]) -> bytes:
     lines = ["# What libexec/launch and libexec/start read: KEY=VALUE lines, never sourced. Written by afpub."]
     lines += [f"{key}={value}" for key, value in rows if value]
     return ("\n".join(lines) + "\n").encode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from playwright.sync_api import Locator, Page, sync_playwright
+from tornado.websocket import websocket_connect
 
 from publisher import tools
 
@@ -146,6 +148,41 @@ def _output(cell: Locator) -> Output:
 
 
 @contextlib.contextmanager
+def open_server(jupyter_path: Path, work: Path, *, env: dict[str, str] | None = None) -> Iterator[str]:
+    """The address of a JupyterLab without a browser; its arguments are those of :func:`open_lab`."""
+    port, log = _free_port(), work / "jupyterlab.log"
+    with tools.spawn(_command(port, jupyter_path, work), env=_environment(jupyter_path, work, env or {}), log=log):
+        url = f"http://127.0.0.1:{port}"
+        _wait_for(f"{url}/api/status?token={TOKEN}", log)
+        yield url
+
+
+def type_into_terminal(url: str, line: str, *, until: str, timeout_s: float = 60) -> str:
+    """What a new terminal of the server shows, up to a text, after a line was typed into it."""
+    name = json.loads(_ask(f"{url}/api/terminals?token={TOKEN}", method="POST"))["name"]
+    address = f"{url.replace('http', 'ws', 1)}/terminals/websocket/{name}?token={TOKEN}"
+
+    async def talk() -> str:
+        shown = ""
+        socket = await websocket_connect(address)
+        await socket.write_message(json.dumps(["stdin", f"{line}\r"]))
+        try:
+            async with asyncio.timeout(timeout_s):
+                while until not in shown and (message := await socket.read_message()) is not None:
+                    kind, *content = json.loads(message)
+                    shown += content[0] if kind == "stdout" else ""
+        except TimeoutError:
+            raise TimeoutError(f"{until!r} was not shown, but: {shown}") from None
+        finally:
+            socket.close()
+            while await socket.read_message() is not None:
+                pass  # until the other side has closed it too
+        return shown
+
+    return asyncio.run(talk())
+
+
+@contextlib.contextmanager
 def open_lab(jupyter_path: Path, work: Path, *, env: dict[str, str] | None = None) -> Iterator[Lab]:
     """JupyterLab with the kernels of ``jupyter_path`` only, open in a browser.
 
@@ -154,20 +191,15 @@ def open_lab(jupyter_path: Path, work: Path, *, env: dict[str, str] | None = Non
         work: folder for the server's settings, the user's home and the notebooks.
         env: variables to be added to the server's environment.
     """
-    port = _free_port()
-    log = work / "jupyterlab.log"
-    with tools.spawn(_command(port, jupyter_path, work), env=_environment(jupyter_path, work, env or {}), log=log):
-        url = f"http://127.0.0.1:{port}"
-        _wait_for(f"{url}/api/status?token={TOKEN}", log)
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(
-                executable_path=str(tools.which("chromium")), headless=True, args=list(_CHROMIUM_OPTIONS)
-            )
-            page = browser.new_page(viewport={"width": 1280, "height": 900})
-            try:
-                yield Lab(page=page, url=url, log=log)
-            finally:
-                browser.close()
+    with open_server(jupyter_path, work, env=env) as url, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=str(tools.which("chromium")), headless=True, args=list(_CHROMIUM_OPTIONS)
+        )
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        try:
+            yield Lab(page=page, url=url, log=work / "jupyterlab.log")
+        finally:
+            browser.close()
 
 
 def _command(port: int, jupyter_path: Path, work: Path) -> list[str]:

@@ -241,7 +241,8 @@ def test_only_what_a_kernel_needs_passes_into_the_image(binds, launch, home):
     assert seen["MINE"] == "1"
     assert seen["MY_LIST"] == "one\nSLURM_FAKE=two"
     assert seen["HOME"] == str(home)
-    assert seen["PYTHONNOUSERSITE"] == "1"
+    assert "PYTHONNOUSERSITE" not in seen
+    assert seen["PYTHONUSERBASE"].startswith(f"{home}/.local/share/afpub/")
     assert seen["PYTHONDONTWRITEBYTECODE"] == "1"
     assert seen["AFPUB_KERNEL"] == "shell"
     assert seen["AFPUB_RELEASE"] == "2026.11.1"
@@ -316,14 +317,15 @@ def test_own_packages_are_seen_by_the_usersite_twin_only(binds, published, tmp_p
         folder = tmp_path / "scratch" / name / "home" / own
         folder.mkdir(parents=True)
         (folder / "myown.py").write_text("")
-    # This image's Python is a virtual environment, which never sees ~/.local: what decides is the switch.
-    cell = SmokeCell(code="import os; os.environ.get('PYTHONNOUSERSITE', 'seen')")
+    # This image's Python is a virtual environment, which never sees ~/.local: what decides is where it would look.
+    cell = SmokeCell(code="import site, os; os.path.relpath(site.getuserbase(), os.path.expanduser('~'))")
     plain, twin = probe(
         [Target(kernel_dir=published.kernel(name), smoke=(cell,)) for name in ("py", "twin")],
         ProbeOptions(scratch=tmp_path / "scratch"),
     )
-    assert plain.cells[0].output == "'1'\n"
-    assert twin.cells[0].output == "'seen'\n"
+    tree = f"{published.prefix}"[1:].replace("/", "_")
+    assert plain.cells[0].output == f"'.local/share/afpub/{tree}/2026.11.1/machine/default'\n"
+    assert twin.cells[0].output == "'.local'\n"
 
 
 # ------------------------------------------------------------------ any program in a kernel's environment
@@ -352,8 +354,8 @@ def test_any_program_runs_where_the_kernel_would(binds, published, run_program, 
         *("sh", "-c", 'cat; printf "%s|" "$PWD" "$MINE" "$AFPUB_RUN" "$@"; exit 7', "sh", "a b", "*", ""),
         cwd=work,
     )
-    libexec = published.prefix / "releases/2026.11.1/libexec"
-    assert done.stdout == f"in{work}|yes|{libexec}/afpub-run|a b|*||", done.tail
+    program = published.prefix / "releases/2026.11.1/bin/afpub-run"
+    assert done.stdout == f"in{work}|yes|{program}|a b|*||", done.tail
     assert done.returncode == 7
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from publisher.kernels.render import KERNELS, render_kernel, render_libexec, render_release
+from publisher.kernels.render import BIN, KERNELS, render_kernel, render_libexec, render_release
 from publisher.names import ImageName, ImageVersion, KernelName, ReleaseVersion
 from publisher.project.kernel import HelpLink, KernelDefinition, SetupStep, load_kernel
 from publisher.project.settings import Links
@@ -199,8 +199,13 @@ def test_release_has_every_folder_once_and_is_in_pre_order(kernel):
     assert len(paths) == len(set(paths))
     assert all(entry.mtime_s == 7 for entry in entries)
     assert [entry.path for entry in entries if entry.kind is Kind.DIRECTORY] == [
+        "bin",
         "libexec",
         "share",
+        "share/afpub",
+        "share/afpub/images",
+        "share/afpub/images/overlay",
+        "share/afpub/images/root",
         "share/jupyter",
         "share/jupyter/kernels",
         "share/jupyter/kernels/pyroot3",
@@ -212,6 +217,29 @@ def test_libexec_holds_the_launcher_and_what_it_needs():
     modes = {entry.path: entry.mode for entry in render_libexec()}
     assert {name for name, mode in modes.items() if mode == 0o755} >= {"launch", "start", "watch"}
     assert {name for name, mode in modes.items() if mode == 0o644} >= {"common.sh", "gpu.sh", "message.py", "setup.sh"}
+
+
+def test_bin_holds_the_programs_that_users_call():
+    modes = {entry.path: entry.mode for entry in render_libexec(BIN)}
+    assert modes == {"afpub-env": 0o755, "afpub-run": 0o755}
+
+
+def test_an_image_of_the_release_can_be_entered_without_a_kernel():
+    images = {ImageName("login"): ImageVersion("2026.11.0")}
+    entries = {entry.path: entry for entry in render_release([], release=RELEASE, images=images)}
+    session = entries["share/afpub/images/login/kernel.conf"].content.decode().splitlines()[1:]
+    assert session == [
+        "FORMAT=1",
+        "KERNEL=login",
+        "DISPLAY_NAME=login",
+        "RELEASE=2026.11.1",
+        "MODE=image",
+        "IMAGE=login/2026.11.0",
+        "GPU=auto",
+        "ARG=/bin/sh",
+    ]
+    assert entries["share/afpub/images/login/launch"].target == "../../../../libexec/launch"
+    assert not any(path.startswith("share/jupyter") for path in entries)
 
 
 @pytest.mark.parametrize("name", ["pyroot2", "pyroot3", "python3-ml", "python3-ml-usersite", "rootcpp"])
