@@ -437,7 +437,7 @@ def alrb(tmp_path):
 
 def test_analysisbase_is_set_up_quietly_and_jupyter_left_as_it_was(binds, launch, alrb, tmp_path):
     seen = launch(
-        'echo "$AtlasProject,$JUPYTER_CONFIG_DIR,$JUPYTER_PATH,${PATH%%:*}"; cat "$AFPUB_ASETUP_LOG"',
+        'p=${PATH#*:}; echo "$AtlasProject,$JUPYTER_CONFIG_DIR,$JUPYTER_PATH,${p%%:*}"; cat "$AFPUB_ASETUP_LOG"',
         analysisbase="Good,1",
         env={"ATLAS_LOCAL_ROOT_BASE": str(alrb)},
     )
