@@ -13,7 +13,7 @@ from publisher.cvmfs.check_catalog import CatalogCheck, Reference, check_catalog
 from publisher.cvmfs.check_objects import by_name, check_contents, check_present
 from publisher.cvmfs.compression import Compression
 from publisher.cvmfs.digest import Digest, ObjectKind
-from publisher.cvmfs.history import History
+from publisher.cvmfs.history import TRUNK, History
 from publisher.cvmfs.loading import CATALOG_LIMIT, load_history
 from publisher.cvmfs.manifest import Manifest
 from publisher.cvmfs.marking import KIND_OF_REF
@@ -116,6 +116,10 @@ def _check_history(state: _State, manifest: Manifest) -> History | None:
     if history is not None:
         faults = _history_faults(history, manifest)
         state.findings.extend(error("tags", state.source.where, text) for text in faults)
+        newest = history.tag(TRUNK)
+        if newest is not None and newest.root != manifest.root:
+            text = f"the tag {TRUNK!r} is not at the newest revision; the next publish mends it"
+            state.findings.append(warning("tags", state.source.where, text))
     return history
 
 

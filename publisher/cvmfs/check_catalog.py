@@ -10,7 +10,7 @@ from publisher.cvmfs.catalog import Catalog, CatalogRef, RawRow
 from publisher.cvmfs.compression import Compression
 from publisher.cvmfs.counters import COUNTERS, Counters, Statistics, count
 from publisher.cvmfs.digest import Digest, ObjectKind
-from publisher.cvmfs.pathhash import path_hash
+from publisher.cvmfs.pathhash import parent_hash, path_hash
 from publisher.cvmfs.rows import MARKER, Flag, Row, type_flags
 from publisher.errors import FormatError
 from publisher.report import Finding, error, warning
@@ -87,7 +87,7 @@ def _check_head(catalog: Catalog, result: CatalogCheck, _: Row | None) -> None:
     revision = catalog.revision
     if revision and catalog.previous == ref.digest:
         result.say("catalog-property", ref.path, "the catalog names itself as the one before")
-    if "last_modified" not in catalog.properties:
+    if not catalog.properties.get("last_modified", "").isdecimal():
         result.say("catalog-property", ref.path, "the catalog has no time of its last change")
 
 
@@ -104,6 +104,8 @@ def _check_rows(catalog: Catalog, result: CatalogCheck, parent_row: Row | None) 
     rows = [root]
     reached = 1
     _check_root(result, root, parent_row)
+    if not any(raw[:2] == path_hash(root.path) for raw in groups.get(parent_hash(root.path), ())):
+        result.say("catalog-root", root.path, "the path hash of its parent is wrong")
     waiting = [root]
     while waiting:
         directory = waiting.pop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,13 +11,18 @@ from pathlib import Path
 from publisher.cvmfs.check_catalog import Reference
 from publisher.cvmfs.compression import Compression, decompress
 from publisher.cvmfs.digest import Digest, ObjectKind
+from publisher.cvmfs.manifest import MANIFEST_NAME
+from publisher.cvmfs.reflog import REFLOG_NAME
 from publisher.cvmfs.source import FolderSource, Source, object_blocks
+from publisher.cvmfs.whitelist import WHITELIST_NAME
 from publisher.errors import AfpubError, FormatError, NotFoundError, RepositoryError
-from publisher.report import Finding, error
+from publisher.report import Finding, error, warning
 
 References = dict[str, list[Reference]]
 """What is said of each object, by its name below the repository folder."""
 _NO_LIMIT = 1 << 62
+_READ = 0o444
+_ENTER = 0o555
 _METADATA = {ObjectKind.CATALOG, ObjectKind.HISTORY, ObjectKind.CERTIFICATE, ObjectKind.METAINFO}
 
 
@@ -60,10 +66,40 @@ def check_contents(source: Source, references: References, jobs: int) -> Iterato
         stray: list[Finding] = []
         present = list(_objects(source.folder, stray))
         yield from stray
+        yield from check_permissions(source.folder)
         for name in sorted(set(references) - set(present)):
             yield _missing(name, references[name])
         names = present
     yield from _in_parallel(lambda name: _check_one(source, name, references.get(name, [])), names, jobs)
+
+
+def check_permissions(folder: Path) -> Iterator[Finding]:
+    """A warning for each file and folder of a repository that a web server may not be able to read."""
+    for path, wanted in readable_paths(folder):
+        mode = stat.S_IMODE(path.stat(follow_symlinks=False).st_mode)
+        if mode & wanted != wanted and not path.is_symlink():
+            name = path.relative_to(folder)
+            yield warning(
+                "permissions",
+                f"{name}",
+                f"a web server that runs as another user cannot read it (mode {mode:04o})",
+                hint=f"chmod {mode | wanted:04o} {path}, or --repair",
+            )
+
+
+def readable_paths(folder: Path) -> Iterator[tuple[Path, int]]:
+    """What clients need of a repository folder, and the permission bits that let everybody read it."""
+    yield folder, _ENTER
+    for name in (MANIFEST_NAME, WHITELIST_NAME, REFLOG_NAME):
+        if (folder / name).is_file():
+            yield folder / name, _READ
+    yield folder / "data", _ENTER
+    for place in sorted((folder / "data").glob("??")):
+        if place.is_dir():
+            yield place, _ENTER
+            for item in sorted(os.scandir(place), key=lambda each: each.name):
+                if item.is_file(follow_symlinks=False):
+                    yield Path(item.path), _READ
 
 
 def _in_parallel(work: Callable[[str], list[Finding]], names: Iterable[str], jobs: int) -> Iterator[Finding]:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
 from publisher.cvmfs.catalog import CatalogRef
-from publisher.cvmfs.check_objects import parse_object_name
+from publisher.cvmfs.check_objects import parse_object_name, readable_paths
 from publisher.cvmfs.commit import commit_reflog, read_reflog, rebuilt_reflog, reflog_stands
 from publisher.cvmfs.compression import Compression, Compressor
 from publisher.cvmfs.digest import Digest, ObjectKind
@@ -22,7 +23,7 @@ from publisher.cvmfs.loading import open_catalog
 from publisher.cvmfs.marking import KIND_OF_REF, Marks, trunk
 from publisher.cvmfs.publish import Session, session
 from publisher.cvmfs.reader import Reader, Stored
-from publisher.cvmfs.reflog import Ref, RefKind, Reflog
+from publisher.cvmfs.reflog import REFLOG_NAME, Ref, RefKind, Reflog
 from publisher.cvmfs.source import Source, is_there, object_blocks
 from publisher.errors import AfpubError, FormatError, RepositoryError, TrustError
 from publisher.names import RepoPath
@@ -80,6 +81,7 @@ def repair(
         if origin is not None and work.lost:
             _from_folder(work, origin)
         _reflog(work)
+        _permissions(work)
     return collect(work.findings)
 
 
@@ -138,12 +140,18 @@ def _good(source: Source, digest: Digest, kind: ObjectKind) -> bool:
 
 def _ensure(work: _Work, digest: Digest, kind: ObjectKind) -> None:
     """Repairs an object that is missing or damaged, or remembers that it is lost."""
-    if _good(work.held.reader.source, digest, kind):
+    name = digest.object_name(kind)
+    source = work.held.reader.source
+    linked = (work.held.folder / name).is_symlink()
+    if _good(source, digest, kind):
+        if linked:
+            _put(work.held.folder, digest, kind, object_blocks(source, digest, kind))
+            work.did(name, "was a link: the bytes are in its place now")
         return
     if work.mirror is not None:
         with contextlib.suppress(RepositoryError, TrustError):
             _put(work.held.folder, digest, kind, object_blocks(work.mirror, digest, kind))
-            work.did(digest.object_name(kind), f"fetched from {work.mirror.where}")
+            work.did(name, f"fetched from {work.mirror.where}")
             return
     work.lost[digest.raw, kind] = digest
 
@@ -154,6 +162,7 @@ def _put(folder: Path, digest: Digest, kind: ObjectKind, blocks: Iterable[bytes]
     temporary = folder / "data" / "txn" / f"afpub-{os.getpid()}-repair"
     make_folder(path.parent)
     with failing_as("write", path):
+        _clear(path)
         with temporary.open("wb") as file:
             for block in blocks:
                 file.write(block)
@@ -162,6 +171,22 @@ def _put(folder: Path, digest: Digest, kind: ObjectKind, blocks: Iterable[bytes]
             os.fsync(file.fileno())
         os.replace(temporary, path)  # noqa: PTH105 - the call that is atomic, by its own name
         sync_path(path.parent)
+
+
+def _clear(path: Path) -> None:
+    """Removes an empty folder from the place of a file; one that holds something is for a person to look at."""
+    if path.is_dir() and not path.is_symlink():
+        path.rmdir()
+
+
+def _permissions(work: _Work) -> None:
+    folder = work.held.folder
+    for path, wanted in readable_paths(folder):
+        mode = stat.S_IMODE(path.stat(follow_symlinks=False).st_mode)
+        if mode & wanted != wanted and not path.is_symlink():
+            with failing_as("change the permissions of", path):
+                path.chmod(mode | wanted)
+            work.did(f"{path.relative_to(folder)}", f"can be read by a web server now (mode {mode | wanted:04o})")
 
 
 def _objects(work: _Work, number: int, marks: Marks) -> None:
@@ -252,6 +277,8 @@ def _reflog(work: _Work) -> None:
     kept = [ref for ref in reflog.refs if is_there(source, ref.digest.object_name(KIND_OF_REF[ref.kind]))]
     if right and len(kept) == len(reflog.refs):
         return
+    with failing_as("remove", held.folder / REFLOG_NAME):
+        _clear(held.folder / REFLOG_NAME)
     wanted = Reflog(fqrn=manifest.fqrn, refs=tuple(kept)).with_refs(_earlier(held.reader))
     commit_reflog(held.folder, held.store, held.signer, manifest, wanted)
     work.did(".cvmfsreflog", f"made anew: {len(wanted.refs)} roots")

@@ -21,6 +21,7 @@ _TIMEOUT_S = 30.0
 _ATTEMPTS = 3
 SMALL_FILE_LIMIT = 1 << 20
 """Most bytes of a manifest or whitelist."""
+_REPAIR_HINT = "afpub repo fsck finds all damage; --repair with --mirror fetches what is lost"
 _SCHEMES = ("http", "https")
 
 
@@ -186,9 +187,15 @@ def object_blocks(source: Source, digest: Digest, kind: ObjectKind) -> Iterator[
             hasher.update(block)
             yield block
     except NotFoundError:
-        raise RepositoryError(f"the object {name} is missing in {source.where}") from None
+        raise RepositoryError(f"the object {name} is missing in {source.where}", hint=_hint(source)) from None
     if hasher.digest() != digest:
-        raise TrustError(f"the object {name} of {source.where} is damaged: its digest is {hasher.digest()}")
+        raise TrustError(
+            f"the object {name} of {source.where} is damaged: its digest is {hasher.digest()}", hint=_hint(source)
+        )
+
+
+def _hint(source: Source) -> str:
+    return _REPAIR_HINT if isinstance(source, FolderSource) else ""
 
 
 def object_contents(

@@ -21,12 +21,19 @@ from publisher.tree import Entry, Graft, Kind
 TINY = Settings(chunk_least=64, chunk_average=128, chunk_most=256, nanoseconds=True)
 _NAME = st.binary(min_size=1, max_size=255).filter(lambda name: name not in {b".", b".."} and not {0, 47} & set(name))
 _TARGET = st.binary(min_size=1, max_size=300).filter(lambda target: 0 not in target)
+_ATTRIBUTE = st.binary(min_size=1, max_size=255).filter(lambda name: 0 not in name)
+_ATTRIBUTES = st.dictionaries(_ATTRIBUTE, st.binary(max_size=255), max_size=3).map(
+    lambda found: tuple((os.fsdecode(name), found[name]) for name in sorted(found))
+)
+_SIZES = st.sampled_from([edge + more for edge in (0, 64, 128, 256, 512) for more in (-1, 0, 1) if edge + more >= 0])
+"""Around every place where a file may be cut."""
 _COMMON = {
     "mode": st.integers(0, 0o7777),
     "uid": st.integers(0, 2**32 - 2),
     "gid": st.integers(0, 2**32 - 2),
     "mtime_s": st.integers(-(2**40), 2**40),
     "mtime_ns": st.integers(0, 999_999_999),
+    "xattrs": _ATTRIBUTES,
 }
 
 
@@ -51,7 +58,8 @@ def _entry(draw, path):
     kind = draw(st.sampled_from(list(Kind)))
     more = {}
     if kind is Kind.FILE:
-        content = draw(st.binary(max_size=700))
+        size = draw(_SIZES)
+        content = draw(st.binary(min_size=size, max_size=size) | st.just(bytes(size)) | st.binary(max_size=700))
         more = {"content": content, "size_bytes": len(content)}
     elif kind is Kind.SYMLINK:
         target = draw(_TARGET)
