@@ -28,8 +28,8 @@ class Screen:
         self.as_json = as_json
         self.quiet = quiet
         self.verbose = verbose
-        self._err = Console(stderr=True, highlight=False, soft_wrap=True)
-        self._out = Console(highlight=False, soft_wrap=True)
+        self._err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+        self._out = Console(highlight=False, soft_wrap=True, emoji=False)
 
     def say(self, text: str, *, style: str = "") -> None:
         """A line for people, on stderr."""

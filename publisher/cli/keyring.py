@@ -30,8 +30,8 @@ def register(app: typer.Typer) -> None:
         register_one(app)
 
 
-def master_sign(master_key: Path | None, sign_command: str) -> SignHash | None:
-    """What signs the whitelist; None for the master key in the keys folder.
+def master_sign(files: KeyFiles, master_key: Path | None, sign_command: str) -> SignHash:
+    """What signs the whitelist: a program, or a master key, whose password is asked for when it has one.
 
     Raises:
         UsageError: two ways are given, or the command cannot be split into words.
@@ -39,10 +39,8 @@ def master_sign(master_key: Path | None, sign_command: str) -> SignHash | None:
     """
     if master_key and sign_command:
         raise UsageError("two ways to sign are given", hint="give --master-key or --sign-command")
-    if master_key:
-        return master_signer(master_key)
     if not sign_command:
-        return None
+        return master_signer(master_key or files.master_key, ask=_ask)
     try:
         words = shlex.split(sign_command)
     except ValueError as exc:
@@ -50,6 +48,18 @@ def master_sign(master_key: Path | None, sign_command: str) -> SignHash | None:
     if not words:
         raise UsageError("the command that signs is empty")
     return lambda text: tools.filtered(words, text.encode(), timeout_s=_SIGN_LIMIT_S)
+
+
+def _ask(path: Path) -> str:
+    return _prompt(f"password of {path}", confirm=False)
+
+
+def _prompt(text: str, *, confirm: bool) -> str:
+    try:
+        answer: str = typer.prompt(text, hide_input=True, err=True, confirmation_prompt=confirm)
+    except typer.Abort:
+        raise UsageError(f"nobody gave the {text}", hint="run it in a terminal, or use --sign-command") from None
+    return answer
 
 
 def _create(app: typer.Typer) -> None:
@@ -61,9 +71,13 @@ def _create(app: typer.Typer) -> None:
         master_key: Annotated[
             Path | None, typer.Option("--master-key", help="File that gets the master key; default: in the folder.")
         ] = None,
+        password: Annotated[
+            bool, typer.Option("--password", help="Encrypt the master key; asks for the password.")
+        ] = False,
     ) -> None:
         """Make the keys of a repository that is created later, perhaps on another machine."""
-        files = create_keys(Fqrn(fqrn), keys, now=now(), master_key=master_key)
+        secret = _prompt("password of the master key", confirm=True) if password else ""
+        files = create_keys(Fqrn(fqrn), keys, now=now(), master_key=master_key, master_password=secret)
         master = master_key or files.master_key
         session.screen.result(
             {
@@ -147,7 +161,7 @@ def _resign(app: typer.Typer) -> None:
             keys_folder=place.key_folder(),
             now=now(),
             validity=dt.timedelta(days=days),
-            sign=master_sign(master_key, sign_command),
+            sign=master_sign(KeyFiles(folder=place.key_folder(), fqrn=place.fqrn()), master_key, sign_command),
         )
         session.screen.result(
             {"expires": whitelist.expires.isoformat()},
@@ -170,7 +184,7 @@ def _rotate(app: typer.Typer) -> None:
     ) -> None:
         """Sign with a new repository key from now on; clients accept the old and the new one until --finish."""
         place = find_place(session, repo, keys=keys)
-        sign = master_sign(master_key, sign_command)
+        sign = master_sign(KeyFiles(folder=place.key_folder(), fqrn=place.fqrn()), master_key, sign_command)
         if finish:
             whitelist = finish_rotation(place.folder, keys_folder=place.key_folder(), now=now(), sign=sign, wait_s=wait)
             lines = ["the old certificate is not allowed any more, and its key is removed"]

@@ -20,7 +20,7 @@ from publisher.cli.places import find_place, now, revision_of
 from publisher.cvmfs.check import check
 from publisher.cvmfs.create import create_repository
 from publisher.cvmfs.digest import Algorithm
-from publisher.cvmfs.keys import KeyFiles, create_keys
+from publisher.cvmfs.keys import KeyFiles, create_keys, private_key_findings
 from publisher.cvmfs.reader import Stored
 from publisher.cvmfs.repair import Origin
 from publisher.cvmfs.repair import repair as repair_repository
@@ -30,7 +30,7 @@ from publisher.cvmfs.tags import add_tag, remove_tag
 from publisher.errors import NotFoundError, UsageError
 from publisher.names import Fqrn, RepoPath, TagName
 from publisher.project.settings import CatalogBounds
-from publisher.report import Report
+from publisher.report import Report, collect
 from publisher.staging.catalogs import check_split, split
 from publisher.staging.normalize import Policy, normalize
 from publisher.staging.secrets import check_secrets
@@ -73,7 +73,7 @@ def _create(app: typer.Typer) -> None:
             keys_folder=folder,
             settings=Settings(algorithm=algorithm),
             now=moment,
-            sign=master_sign(master_key, sign_command),
+            sign=master_sign(files, master_key, sign_command),
         )
         session.screen.result(
             {
@@ -106,12 +106,14 @@ def _publish(app: typer.Typer) -> None:
         target = RepoPath(path)
         if not target:
             raise UsageError("a folder cannot replace the root", hint="name a folder, such as /sw/tool/1.0")
-        backend = find_place(session, repo, keys=keys).backend(wait_s=wait)
+        place = find_place(session, repo, keys=keys)
+        backend = place.backend(wait_s=wait)
         tree = normalize(FolderTree(folder=folder), where=f"{folder}", policy=Policy())
         bounds = CatalogBounds()
         catalogs = split(tree.entries, min_entries=bounds.min_entries, max_entries=bounds.max_entries)
         report = tree.report + check_secrets(tree.entries, where=f"{folder}")
         report += check_split(tree.entries, catalogs, where=f"{folder}", max_entries=bounds.max_entries)
+        report += collect(private_key_findings(KeyFiles(folder=place.key_folder(), fqrn=backend.fqrn)))
         session.screen.report(report)
         session.conclude(report, "nothing was published")
         changeset = Changeset(

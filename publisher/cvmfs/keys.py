@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -58,7 +58,9 @@ class KeyFiles:
         return self.folder / f"{self.fqrn}.crt.new"
 
 
-def create_keys(fqrn: Fqrn, folder: Path, *, now: datetime, master_key: Path | None = None) -> KeyFiles:
+def create_keys(
+    fqrn: Fqrn, folder: Path, *, now: datetime, master_key: Path | None = None, master_password: str = ""
+) -> KeyFiles:
     """Makes the four key files of a repository.
 
     Args:
@@ -66,6 +68,7 @@ def create_keys(fqrn: Fqrn, folder: Path, *, now: datetime, master_key: Path | N
         folder: gets the files.
         now: the present, for the certificate.
         master_key: the file that gets the private master key instead of the folder.
+        master_password: what the private master key is encrypted with; not at all when empty.
 
     Raises:
         DiskError: a file cannot be written, or is there already.
@@ -91,7 +94,7 @@ def create_keys(fqrn: Fqrn, folder: Path, *, now: datetime, master_key: Path | N
     for path in folder.glob(f"{fqrn}.*.new-*"):
         with failing_as("remove", path):
             path.unlink(missing_ok=True)
-    replace_file(master_file, _private_pem(master), 0o400)
+    replace_file(master_file, _private_pem(master, master_password), 0o400)
     replace_file(files.public_key, public, 0o444)
     create_repository_key(files.repository_key, files.certificate, fqrn, now=now)
     return files
@@ -111,7 +114,10 @@ def create_repository_key(key: Path, certificate: Path, fqrn: Fqrn, *, now: date
     replace_file(certificate, _certificate(own, fqrn, now), 0o444)
 
 
-def _private_pem(key: rsa.RSAPrivateKey) -> bytes:
+def _private_pem(key: rsa.RSAPrivateKey, password: str = "") -> bytes:
+    if password:
+        encryption = serialization.BestAvailableEncryption(password.encode())
+        return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
     return key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.TraditionalOpenSSL,
@@ -165,20 +171,32 @@ def read_key_file(path: Path) -> bytes:
         ) from exc
 
 
-def load_private_key(path: Path) -> rsa.RSAPrivateKey:
+def load_private_key(path: Path, *, ask: Callable[[Path], str] | None = None) -> rsa.RSAPrivateKey:
     """The private key in a PEM file.
 
+    Args:
+        path: the file.
+        ask: gives the password of an encrypted one; without it such a key is refused.
+
     Raises:
-        TrustError: it cannot be read or is no RSA key.
+        TrustError: it cannot be read, is no RSA key, or the password is wrong.
     """
     data = read_key_file(path)
+    password = ask(path).encode() if ask and is_encrypted(data) else None
     try:
-        key = serialization.load_pem_private_key(data, password=None)
+        key = serialization.load_pem_private_key(data, password=password)
     except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
+        if password is not None:
+            raise TrustError(f"the password of the private key {path} is wrong") from exc
         raise TrustError(f"{path} holds no private key that can be read without a password") from exc
     if not isinstance(key, rsa.RSAPrivateKey):
         raise TrustError(f"{path} holds no RSA key")
     return key
+
+
+def is_encrypted(pem: bytes) -> bool:
+    """True for a private key that needs a password."""
+    return b"ENCRYPTED" in pem
 
 
 def load_public_key(pem: bytes, *, where: str) -> rsa.RSAPublicKey:

@@ -18,6 +18,7 @@ from publisher.cvmfs.digest import Algorithm
 from publisher.cvmfs.keys import (
     KeyFiles,
     certificate_der,
+    is_encrypted,
     load_certificate,
     load_private_key,
     load_public_key,
@@ -116,7 +117,11 @@ def _rows(files: KeyFiles, algorithm: Algorithm, findings: list[Finding]) -> Ite
             )
         )
     master = None
-    if files.master_key.exists():
+    if files.master_key.exists() and is_encrypted(read_key_file(files.master_key)):
+        findings.append(
+            note("master-key", f"{files.master_key}", "is encrypted: whoever signs is asked for a password")
+        )
+    elif files.master_key.exists():
         master = _try(findings, "master-key", files.master_key, lambda: load_private_key(files.master_key))
         if master and public and master.public_key() != public:
             findings.append(error("master-key", f"{files.master_key}", f"does not belong to {files.public_key}"))

@@ -102,13 +102,17 @@ def check_may_sign(signer: Signer, folder: Path, files: KeyFiles, *, algorithm: 
         )
 
 
-def master_signer(path: Path) -> SignHash:
+def master_signer(path: Path, *, ask: Callable[[Path], str] | None = None) -> SignHash:
     """Signs with a master key in a file.
+
+    Args:
+        path: the file.
+        ask: gives the password of an encrypted one.
 
     Raises:
         TrustError: it cannot be read.
     """
-    key = load_private_key(path)
+    key = load_private_key(path, ask=ask)
     return lambda text: sign_whitelist_hash(key, text)
 
 

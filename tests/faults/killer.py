@@ -19,7 +19,7 @@ from pathlib import Path
 import cvmfs_repository as repository
 from cvmfs_repository import FQRN, Repo, file, graft, later
 
-from publisher.cvmfs import disk, keys
+from publisher.cvmfs import contents, disk, keys
 from publisher.cvmfs.check import check
 from publisher.cvmfs.create import create_repository
 from publisher.cvmfs.gc import collect_garbage
@@ -40,7 +40,7 @@ CALLS = (
 keys._KEY_BITS = 1024  # a hundred keys are made here
 
 
-def publish(repo: Repo, tag: str = "killed") -> None:
+def publish(repo: Repo, tag: str = "killed", *, jobs: int = 1) -> None:
     """Content in several catalogs, a removal (unless it was made), a tag (unless it is there)."""
     with repo.open() as reader:
         there = reader.lookup("sw/two") is not None
@@ -51,7 +51,14 @@ def publish(repo: Repo, tag: str = "killed") -> None:
         removals=(RepoPath("/sw/two"),) if there else (),
         tag=None if known else TagName(tag),
         at=later(1),
+        jobs=jobs,
     )
+
+
+def workers(repo: Repo) -> None:
+    """The same by several processes, which write while this one does."""
+    contents._ALONE_FILES = 0
+    publish(repo, "killed", jobs=2)
 
 
 def collect(repo: Repo) -> None:
@@ -120,6 +127,7 @@ def gone(repo: Repo) -> None:
 
 OPERATIONS: dict[str, tuple[Callable[[Repo], None], Callable[[Repo], None]]] = {
     "publish": (nothing, publish),
+    "workers": (nothing, workers),
     "collect": (nothing, collect),
     "tag": (nothing, tag),
     "untag": (nothing, untag),
@@ -131,6 +139,8 @@ OPERATIONS: dict[str, tuple[Callable[[Repo], None], Callable[[Repo], None]]] = {
     "create": (gone, create),
 }
 """What is done before, and what is killed."""
+STRIDE = {"workers": 9}
+"""Where each attempt takes long, most steps are left out."""
 
 
 def kill_after(steps: int) -> None:
@@ -210,7 +220,7 @@ def main(name: str, folder: Path) -> None:
     steps = 0
     killed = True
     while killed:
-        steps += 1
+        steps += STRIDE.get(name, 1)
         line = attempt(Repo(folder / "repo", folder / "keys"), name, steps)
         killed = bool(line["killed"])
         print(json.dumps(line), flush=True)  # noqa: T201 - the answer of this program

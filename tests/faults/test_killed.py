@@ -49,6 +49,7 @@ def killed(tmp_path):
     ("operation", "least", "both"),
     [
         ("publish", 60, True),
+        ("workers", 6, True),
         ("tag", 20, True),
         ("untag", 20, True),
         ("republish", 25, True),
