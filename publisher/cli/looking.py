@@ -15,6 +15,7 @@ from publisher.cvmfs.reader import Reader
 from publisher.errors import UsageError
 from publisher.names import ChannelName, Fqrn, RepoPath
 from publisher.project.settings import find_project, load_settings
+from publisher.records.compare import compare
 from publisher.records.release import ReleaseRecord
 from publisher.release.layout import JUPYTER
 from publisher.release.state import PublishedState, find_prefix, read_state
@@ -28,7 +29,7 @@ Prefix = Annotated[str, typer.Option(help="Folder of the repository below which 
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
-    for register_one in (_list, _show, _verify, _export, _site):
+    for register_one in (_list, _show, _diff, _verify, _export, _site):
         register_one(app)
 
 
@@ -67,7 +68,7 @@ def _list(app: typer.Typer) -> None:
             ("release", "channel", "published", "kernels", "images"),
             [
                 (
-                    row.version,
+                    f"{row.version} (retired)" if row.retired else row.version,
                     ", ".join(item.name for item in index.channels if item.release == row.version),
                     row.created,
                     ", ".join(row.kernels),
@@ -119,6 +120,32 @@ def _show(app: typer.Typer) -> None:
         )
 
 
+def _diff(app: typer.Typer) -> None:
+    @command(app)
+    def diff(
+        session: Session,
+        first: Annotated[str, typer.Argument(help="A release, or a channel.")],
+        second: Annotated[str, typer.Argument(help="Another one.")],
+        source: From = "",
+        key: Key = None,
+        prefix: Prefix = "",
+    ) -> None:
+        """Show what is different between two releases: kernels, images, packages."""
+        with find_place(session, source, public_key=key).open(session) as reader:
+            state = _state(session, reader, prefix)
+            before, after = _record(state, first), _record(state, second)
+        found = compare(before, after)
+        session.screen.table(
+            "",
+            ("what", "in", "name", before.version, after.version),
+            [(row.kind, row.where, row.name, row.before or "-", row.after or "-") for row in found],
+        )
+        session.screen.result(
+            {"first": before.version, "second": after.version, "differences": [row.to_json() for row in found]},
+            lines=() if found else (f"{before.version} and {after.version} hold the same",),
+        )
+
+
 def _record_lines(record: ReleaseRecord) -> tuple[str, ...]:
     tools = ", ".join(f"{name} {version}" for name, version in record.tools)
     return (
@@ -148,11 +175,14 @@ def _verify(app: typer.Typer) -> None:
         place = find_place(session, source, public_key=key)
         with place.open(session) as reader, session.screen.progress() as progress:
             state = _state(session, reader, prefix)
-            names = [release] if release else [row.version for row in state.index.releases]
+            names = [release] if release else [row.version for row in state.index.releases if not row.retired]
             if not names:
                 raise UsageError("nothing is published yet", hint="afpub release MANIFEST")
             seen: set[tuple[str, str]] = set()
             report = None
+            row = state.index.release(release)
+            if row is not None and row.retired:
+                raise UsageError(f"the release {release} is retired: its images may be gone")
             for name in names:
                 record = _record(state, name)
                 new = [row for row in record.images if (row.name, row.version) not in seen]

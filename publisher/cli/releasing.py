@@ -24,6 +24,7 @@ from publisher.release.channels import rollback as move_back
 from publisher.release.layout import JUPYTER
 from publisher.release.plan import Action, ReleasePlan, build_chain, make_plan
 from publisher.release.preview import ImagePreview, preview
+from publisher.release.retire import retire as retire_release
 from publisher.release.state import read_state
 
 _NO_VERSION = ImageVersion("0")
@@ -38,7 +39,7 @@ WaitForAll = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
-    for register_one in (_plan, _build, _release, _promote, _rollback):
+    for register_one in (_plan, _build, _release, _promote, _rollback, _retire):
         register_one(app)
 
 
@@ -302,6 +303,31 @@ def _rollback(app: typer.Typer) -> None:
 
         moved, release = from_newest(wait, move)
         _tell_move(session, channel, release, moved.revision.number, new=moved.new)
+
+
+def _retire(app: typer.Typer) -> None:
+    @command(app)
+    def retire(
+        session: Session,
+        release: Annotated[str, typer.Argument(help="A published release that no channel is at.")],
+        successor: Annotated[str, typer.Option(help="The release that takes its place; users are told.")] = "",
+        reason: Annotated[str, typer.Option(help="A sentence for users.")] = "",
+        wait: Wait = 0.0,
+    ) -> None:
+        """Take a release out of use: its kernels tell users so, images that only it used are removed."""
+        project = session.project()
+        backend = backend_of(project, wait_s=wait)
+        state = read_state(backend.read, fqrn=project.settings.fqrn, prefix=project.settings.prefix)
+        done = retire_release(
+            backend, state, release, successor=successor, reason=reason, mtime_s=int(now().timestamp())
+        )
+        text = f"release {release} is retired, revision {done.revision.number}"
+        session.screen.result(
+            {"release": release, "successor": successor, "revision": done.revision.number, "new": done.new},
+            lines=(f"{text}; 'afpub repo gc' frees what nothing needs any more",)
+            if done.new
+            else (f"{text}: it was so already",),
+        )
 
 
 def _tell_move(session: Session, channel: str, release: str, revision: int, *, new: bool) -> None:

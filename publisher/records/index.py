@@ -47,6 +47,8 @@ class IndexRelease:
     """UTC time, ISO 8601."""
     images: tuple[tuple[ImageName, ImageVersion], ...]
     kernels: tuple[KernelName, ...]
+    retired: bool = False
+    """Out of use: its kernels only say so, and images that no other release uses are gone."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,6 +138,24 @@ class Index:
             )
         return self._with_channel(replace(old, release=old.history[-1], history=old.history[:-1]))
 
+    def without(self, version: ReleaseVersion, *, keep: frozenset[tuple[ImageName, ImageVersion]]) -> Index:
+        """The index with a release retired, out of every channel's history, and without images that only it used.
+
+        Args:
+            version: the release.
+            keep: images that stay all the same.
+        """
+        releases = tuple(replace(row, retired=True) if row.version == version else row for row in self.releases)
+        used = {image for row in releases if not row.retired for image in row.images} | keep
+        return replace(
+            self,
+            releases=releases,
+            images=tuple(row for row in self.images if (row.name, row.version) in used),
+            channels=tuple(
+                replace(row, history=tuple(item for item in row.history if item != version)) for row in self.channels
+            ),
+        )
+
     def _with_channel(self, channel: IndexChannel) -> Index:
         rows = tuple(channel if row.name == channel.name else row for row in self.channels)
         return replace(self, channels=rows)
@@ -172,6 +192,7 @@ def _release_json(row: IndexRelease, prefix: RepoPath) -> dict[str, object]:
         "path": f"{prefix}/releases/{row.version}",
         "images": [{"name": name, "version": version} for name, version in row.images],
         "kernels": list(row.kernels),
+        "retired": row.retired,
     }
 
 
@@ -232,6 +253,7 @@ def _release(row: Table) -> IndexRelease:
             (image.named("name", ImageName), image.named("version", ImageVersion)) for image in row.tables("images")
         ),
         kernels=tuple(KernelName(name) for name in row.texts("kernels")),
+        retired=row.flag("retired", default=False),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from publisher.backends.base import Backend, Changeset, Published
+from publisher.errors import UsageError
 from publisher.names import ChannelName, ReleaseVersion
 from publisher.records.index import Index
 from publisher.release.layout import (
@@ -32,8 +33,12 @@ def promote(backend: Backend, state: PublishedState, release: str, channel: Chan
 
     Raises:
         NotFoundError: the release is not published.
+        UsageError: it is retired.
     """
-    version = state.index.require_release(release).version
+    row = state.index.require_release(release)
+    if row.retired:
+        raise UsageError(f"the release {release} is retired", hint="release it again under a new version")
+    version = row.version
     return _move(backend, state, state.index.moved(channel, version), channel, what="promote", mtime_s=mtime_s)
 
 

@@ -118,6 +118,11 @@ def make_plan(project: Project, manifest: ReleaseManifest, index: Index) -> Rele
             f"{manifest.file}: {manifest.version} is published in {index.fqrn} with other content",
             hint="published releases never change: give this one a new version",
         )
+    if published is not None and published.retired:
+        raise AlreadyPublishedError(
+            f"{manifest.file}: {manifest.version} was published in {index.fqrn} and is retired",
+            hint="give the release a new version",
+        )
     return ReleasePlan(manifest=manifest, images=images, kernels=kernels, files=files, digest=digest, index=index)
 
 

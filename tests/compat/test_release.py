@@ -12,11 +12,15 @@ import pytest
 from compat import small_project
 from compat.small_project import FQRN
 
+from publisher import tools
 from publisher.cvmfs.check import check
+from publisher.cvmfs.export import export
 from publisher.cvmfs.lock import exclusive
 from publisher.cvmfs.reader import open_repository
 from publisher.cvmfs.serve import serving
 from publisher.cvmfs.signing import resign_whitelist
+from publisher.names import RepoPath
+from publisher.progress import Silent
 
 pytestmark = [pytest.mark.images, pytest.mark.usefixtures("apptainer")]
 
@@ -119,6 +123,53 @@ def test_a_machine_without_a_client_gets_a_copy(project, tmp_path):
     jupyter = Path(done["jupyter_path"])
     assert (jupyter / "kernels/small/launch").is_file()
     assert (tmp_path / "copy/images/machine/1.0/etc/content").read_text() == "1.0\n"
+
+
+def test_a_retired_release_tells_its_users_and_frees_its_images(project, revision, tmp_path):
+    project.release()
+    first = project.manifest.read_text()
+    project.describe(version="2.0", image="2.0")
+    project.release()
+    refused = project.run("retire", "2.0", ok=False)
+    assert "the channel 'stable' is at 2.0: its users would lose every kernel" in refused.tail
+
+    differences = project.json("diff", "1.0", "stable")["differences"]
+    assert {"kind": "image", "where": "", "name": "machine", "before": "1.0", "after": "2.0"} in differences
+
+    words = ("retire", "1.0", "--successor", "2.0", "--reason", "it has a bug in its fits")
+    assert project.json(*words) == {"release": "1.0", "successor": "2.0", "revision": 4, "new": True}
+    assert project.json(*words)["new"] is False
+    assert revision() == 4
+    with open_repository(project.repository) as reader:
+        assert reader.lookup("/af/images/machine/1.0") is None
+        assert reader.lookup("/af/images/machine/2.0") is not None
+        assert reader.lookup("/af/releases/1.0/release.json") is not None
+        export(reader, RepoPath("/af"), tmp_path / "copy", progress=Silent())
+    listed = project.json("list")
+    assert [(row["version"], row["retired"]) for row in listed["releases"]] == [("1.0", True), ("2.0", False)]
+    assert [row["version"] for row in listed["images"]] == ["2.0"]
+    assert project.json("verify")["ok"]
+
+    (tmp_path / "kernel-1.json").write_text("{}")
+    launch = tmp_path / "copy/releases/1.0/share/jupyter/kernels/small/launch"
+    done = tools.run([launch, tmp_path / "kernel-1.json"], env={**os.environ, "AFPUB_ON_ERROR": "exit"}, check=False)
+    assert done.returncode == 68
+    assert (
+        "afpub: the kernel 'Small' of release 1.0 is no more: it has a bug in its fits; its successor is release 2.0"
+        in done.tail
+    )
+
+    assert project.run("rollback", "stable", ok=False).returncode == 12, "there is nothing to go back to any more"
+    assert "the release 1.0 is retired" in project.run("promote", "1.0", "testing", ok=False).tail
+    assert "the release 1.0 is retired" in project.run("verify", "1.0", ok=False).tail
+    project.manifest.write_text(first)
+    project.write(
+        "images/machine/machine.def", (project.root / "images/machine/machine.def").read_text().replace("2.0", "1.0")
+    )
+    assert (
+        "1.0 was published in small.afpub.example and is retired"
+        in project.run("release", project.manifest, ok=False).tail
+    )
 
 
 # ------------------------------------------------------------------ what stops a release

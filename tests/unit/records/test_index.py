@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -106,3 +107,25 @@ def test_bytes_that_are_no_index(data):
 def test_unknown_keys_of_a_newer_afpub_are_left_alone():
     document = index("1.0").to_json() | {"new": 1}
     assert parse_index(json.dumps(document).encode()) == index("1.0")
+
+
+def test_a_retired_release_leaves_histories_and_takes_its_own_images_along():
+    newer = IndexImage(
+        name=ImageName("root"),
+        version=ImageVersion("7.0"),
+        inputs_digest="sha256:1",
+        tree_digest="sha256:2",
+        entries=3,
+        size_bytes=4,
+    )
+    row = replace(release("3.0"), images=((newer.name, newer.version),))
+    made = index("1.0", "2.0").with_release(row, (newer,)).moved(STABLE, ReleaseVersion("3.0"))
+    one = made.without(ReleaseVersion("1.0"), keep=frozenset())
+    assert one.images == (IMAGE, newer), "2.0 still uses it"
+    assert one.channel("stable").history == ("2.0",)
+    two = one.without(ReleaseVersion("2.0"), keep=frozenset())
+    assert (two.images, two.channel("stable").history) == ((newer,), ())
+    assert [row.retired for row in two.releases] == [True, True, False]
+    assert one.without(ReleaseVersion("2.0"), keep=frozenset({(IMAGE.name, IMAGE.version)})).images == (IMAGE, newer)
+    assert parse_index(two.to_bytes()) == two
+    assert two.without(ReleaseVersion("2.0"), keep=frozenset()) == two
