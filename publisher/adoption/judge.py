@@ -93,7 +93,7 @@ def _start(kernel: FoundKernel, where: str, survey: Survey) -> Iterator[Finding]
         yield warning("launcher", where, "what it starts cannot be told from its text: no definition is written")
         return
     if not launched.image:
-        yield note("no-image", where, "it runs wherever the server runs; its image must be chosen (--image)")
+        yield note("no-image", where, "it runs wherever the server runs; --image NAME puts it into an image")
     elif launched.image.startswith("/") and not Path(launched.image).exists():
         yield error("image-missing", where, f"its image {launched.image} is not there")
     elif launched.image.startswith("/") and not Path(launched.image).is_relative_to(survey.root):

@@ -38,7 +38,7 @@ class Adoption:
     version: ReleaseVersion
     """Of the release that will replace the tree."""
     image: ImageName | None = None
-    """For kernels that name no image of their own."""
+    """For kernels that name no image of their own; without it they stay kernels of the host."""
 
     def images(self) -> dict[Path, ImageName]:
         """A name for each image that a definition is written for: those of the tree, and those that kernels use."""
@@ -58,8 +58,8 @@ class Adoption:
             named[path] = ImageName(name)
         return named
 
-    def kernels(self) -> Iterator[tuple[KernelName, FoundKernel, Launched, ImageName]]:
-        """The kernels that a definition can be written for, the first of each name."""
+    def kernels(self) -> Iterator[tuple[KernelName, FoundKernel, Launched, ImageName | None]]:
+        """The kernels that a definition can be written for, the first of each name, with their images."""
         images = self.images()
         seen: set[str] = set()
         for kernel in self.survey.kernels:
@@ -67,7 +67,7 @@ class Adoption:
             if launched is None or kernel.trouble or kernel.name.lower() in seen:
                 continue
             image = images.get(Path(launched.image).resolve()) if launched.image else self.image
-            if image is None:
+            if launched.image and image is None:
                 continue
             try:
                 yield KernelName(kernel.name), kernel, launched, image
@@ -133,12 +133,12 @@ def _toml(**values: str | bool | Sequence[str]) -> bytes:
     return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items()).encode()
 
 
-def _kernel_toml(kernel: FoundKernel, launched: Launched, image: ImageName) -> bytes:
+def _kernel_toml(kernel: FoundKernel, launched: Launched, image: ImageName | None) -> bytes:
     given: dict[str, str | bool | Sequence[str]] = {
         "display_name": kernel.display_name or kernel.name,
         "description": f"Taken over from {kernel.folder}",
         "language": kernel.language or "python",
-        "image": image,
+        "image": image or "",
         "command": launched.program,
         "python_ver": launched.python_ver,
         "user_setup": launched.user_setup,
@@ -211,7 +211,7 @@ def _menu(adoption: Adoption) -> list[MenuItem]:
 
 def _index(adoption: Adoption, report: Report) -> bytes:
     survey, images = adoption.survey, adoption.images()
-    defined = {kernel.folder: image for _, kernel, _, image in adoption.kernels()}
+    defined = {kernel.folder: image or "host" for _, kernel, _, image in adoption.kernels()}
     document: Mapping[str, object] = {
         "schema": _SCHEMA,
         "root": f"{survey.root}",

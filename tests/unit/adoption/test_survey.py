@@ -142,11 +142,13 @@ def test_the_tree_is_left_alone(t3s, tmp_path):
     assert state() == before
 
 
-def test_kernels_without_an_image_are_named(t3s, tmp_path):
+def test_kernels_without_an_image_stay_kernels_of_the_host(t3s, tmp_path):
     write(adoption(t3s), judge(survey(t3s)), tmp_path / "project")
-    assert load_project(tmp_path / "project").kernel_names() == ("ml",)
+    project = load_project(tmp_path / "project")
+    assert project.kernel_names() == ("ml", "pyroot2", "pyroot3")
+    assert [project.kernel(name).image for name in project.kernel_names()] == ["atlas-slac.20210403", None, None]
     messages = [row.message for row in judge(survey(t3s)).findings if row.check == "no-image"]
-    assert messages == ["it runs wherever the server runs; its image must be chosen (--image)"] * 2
+    assert messages == ["it runs wherever the server runs; --image NAME puts it into an image"] * 2
 
 
 def test_what_is_there_is_not_overwritten(t3s, tmp_path):
