@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import IO, BinaryIO, NoReturn
 
 from publisher.errors import DiskError, ToolError
 
@@ -70,6 +70,7 @@ def run(  # noqa: PLR0913 - one call with everything a child process can be give
     timeout_s: float | None = None,
     check: bool = True,
     log: Path | None = None,
+    feed: Callable[[BinaryIO], None] | None = None,
 ) -> Completed:
     """What a program printed and how it ended; both streams are drained as they come.
 
@@ -84,6 +85,8 @@ def run(  # noqa: PLR0913 - one call with everything a child process can be give
         timeout_s: seconds after which the program is ended.
         check: raise when the program fails.
         log: file that gets every line of both streams.
+        feed: writes what the program reads from stdin; it may stop reading at any time. What ``feed`` raises
+            is raised when the program, which sees its input end there, has ended.
 
     Raises:
         ToolError: the program is not there, ran out of time, or failed while ``check`` is set.
@@ -92,15 +95,18 @@ def run(  # noqa: PLR0913 - one call with everything a child process can be give
     words = tuple(str(word) for word in argv)
     with contextlib.ExitStack() as stack:
         output = _Output(sink=stack.enter_context(_log(log)) if log else None, on_line=on_line)
-        process = stack.enter_context(_started(words, env=env, cwd=cwd))
+        process = stack.enter_context(_started(words, env=env, cwd=cwd, stdin=bool(feed)))
         assert process.stdout is not None
         assert process.stderr is not None
         readers = (output.drain(process.stdout, keep=True), output.drain(process.stderr, keep=False))
+        feeder = _Feeder(process, feed) if feed else None
         try:
             process.wait(timeout=timeout_s)
         except subprocess.TimeoutExpired:
             raise ToolError(f"{Path(words[0]).name} did not finish in {timeout_s:g} s", detail=output.tail) from None
         _finish(readers, process)
+        if feeder:
+            feeder.finish()
         if output.trouble:
             raise output.trouble
     done = Completed(argv=words, returncode=process.returncode, stdout=output.stdout, tail=output.tail)
@@ -206,6 +212,33 @@ class _Output:
                     self.trouble = exc
 
 
+class _Feeder:
+    """Writes to a program's stdin from a thread of its own, so that its output is read meanwhile."""
+
+    def __init__(self, process: subprocess.Popen[str], feed: Callable[[BinaryIO], None]) -> None:
+        assert process.stdin is not None
+        self._sink: BinaryIO = process.stdin.buffer  # type: ignore[attr-defined] # a text stream has its bytes there
+        self._feed = feed
+        self._trouble: Exception | None = None
+        self._thread = threading.Thread(target=self._write, daemon=True)
+        self._thread.start()
+
+    def _write(self) -> None:
+        try:
+            with self._sink as sink:
+                self._feed(sink)
+        except BrokenPipeError:
+            pass  # the program did not want the rest; its exit code says why
+        except Exception as exc:  # noqa: BLE001 - raised again by run, in the caller's thread
+            self._trouble = exc
+
+    def finish(self) -> None:
+        """Raises what went wrong while writing."""
+        self._thread.join()
+        if self._trouble:
+            raise self._trouble
+
+
 def _finish(readers: Sequence[threading.Thread], process: subprocess.Popen[str]) -> None:
     """Waits for the last lines; what a program left running in its group and holds the pipes is ended."""
     if _still_reading(readers):
@@ -222,14 +255,14 @@ def _still_reading(readers: Sequence[threading.Thread]) -> bool:
 
 @contextlib.contextmanager
 def _started(
-    words: tuple[str, ...], *, env: Mapping[str, str] | None, cwd: Path | None
+    words: tuple[str, ...], *, env: Mapping[str, str] | None, cwd: Path | None, stdin: bool = False
 ) -> Iterator[subprocess.Popen[str]]:
     try:
         process = subprocess.Popen(  # noqa: S603 - argv is a list, there is no shell
             words,
             env=dict(env) if env is not None else None,
             cwd=cwd,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             encoding="utf-8",

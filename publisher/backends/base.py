@@ -50,6 +50,10 @@ class Published:
     objects: int = 0
     """New objects."""
     seconds: float = 0.0
+    open_seconds: float = 0.0
+    """How long a transaction was open, in which nobody else can publish; 0 where there is none."""
+    notes: tuple[str, ...] = ()
+    """What the release manager should know, each a sentence."""
 
 
 class Backend(Protocol):

@@ -10,8 +10,7 @@ from typing import Annotated
 import typer
 
 from publisher.cli.common import Session, command
-from publisher.cli.places import find_place, now
-from publisher.cvmfs.keys import KeyFiles
+from publisher.cli.places import find_place, now, published_at
 from publisher.errors import UsageError
 from publisher.names import Fqrn, RepoPath
 from publisher.progress import Progress
@@ -109,7 +108,7 @@ def wait_until_there(settings: Settings, release: str, seconds: float, progress:
     used = settings.propagation
     inquiry = Inquiry(
         question=Question(fqrn=settings.fqrn, prefix=settings.prefix, public_key=_public_key(None, settings)),
-        places=_places(settings.fqrn, used, stratum0=f"{settings.repository}", more=None),
+        places=_places(settings.fqrn, used, stratum0=published_at(settings)[0], more=None),
         release=release,
         quorum=Quorum(text=used.quorum),
     )
@@ -138,7 +137,7 @@ def _public_key(named: Path | None, settings: Settings | None) -> bytes | None:
         if not named.is_file():
             raise UsageError(f"there is no public key {named}")
         return named.read_bytes()
-    own = KeyFiles(folder=settings.keys, fqrn=settings.fqrn).public_key if settings is not None else None
+    own = published_at(settings)[1] if settings is not None else None
     return own.read_bytes() if own is not None and own.exists() else None
 
 

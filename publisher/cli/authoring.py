@@ -10,9 +10,10 @@ import typer
 
 from publisher import doctor as machine
 from publisher.cli.common import Session, command
+from publisher.cli.places import server_of
 from publisher.names import Fqrn, ReleaseVersion
 from publisher.project.init import init_project
-from publisher.project.settings import find_project, load_settings
+from publisher.project.settings import SERVER, find_project, load_settings
 from publisher.validation.project import check_project
 
 
@@ -51,8 +52,10 @@ def register(app: typer.Typer) -> None:
     def doctor(session: Session) -> None:
         """Is this machine able to build, publish and run kernels? Each finding with its mend."""
         root = find_project(session.folder)
-        work = load_settings(root).work if root else session.folder
-        report = machine.examine(work)
+        settings = load_settings(root) if root else None
+        report = machine.examine(settings.work if settings else session.folder)
+        if settings is not None and settings.backend == SERVER:
+            report += server_of(settings).examine()
         session.screen.report(report)
         session.conclude(report, "this machine is not ready")
         session.screen.result(report.to_json())

@@ -31,6 +31,11 @@ class Screen:
         self._err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
         self._out = Console(highlight=False, soft_wrap=True, emoji=False)
 
+    @property
+    def interactive(self) -> bool:
+        """True when somebody is there to answer a question."""
+        return not (self.as_json or self.quiet) and sys.stdin.isatty() and sys.stderr.isatty()
+
     def say(self, text: str, *, style: str = "") -> None:
         """A line for people, on stderr."""
         if not self.quiet:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import typer
+
 from publisher.backends.embedded import EmbeddedBackend
+from publisher.backends.server.backend import ServerBackend, never
+from publisher.backends.server.site import ServerOptions, Way
 from publisher.cli.common import Session
 from publisher.cvmfs.keys import KeyFiles
 from publisher.cvmfs.reader import Reader, open_repository
 from publisher.errors import UsageError
 from publisher.names import Fqrn
 from publisher.project.load import Project
-from publisher.project.settings import find_project, load_settings
+from publisher.project.settings import SERVER, Settings, find_project, load_settings
 
 
 def now() -> dt.datetime:
@@ -26,14 +31,73 @@ def revision_of(text: str) -> str | int:
     return int(text) if text.isdecimal() else text
 
 
-def backend_of(project: Project, *, wait_s: float = 0.0) -> EmbeddedBackend:
+ProjectBackend = EmbeddedBackend | ServerBackend
+"""What a project publishes into."""
+
+
+def backend_of(project: Project, *, wait_s: float = 0.0, ask: Callable[[str], bool] = never) -> ProjectBackend:
     """Where a project publishes.
+
+    Args:
+        project: the project.
+        wait_s: how long to wait for other publishers, in seconds.
+        ask: whether the transaction of a dead afpub may be aborted.
 
     Raises:
         RepositoryError: there is no repository yet.
     """
     settings = project.settings
+    if settings.backend == SERVER:
+        return server_of(settings, wait_s=wait_s, ask=ask)
     return EmbeddedBackend(settings.repository, fqrn=settings.fqrn, keys=settings.keys, wait_s=wait_s)
+
+
+def ready_backend(session: Session, project: Project, *, wait_s: float, recover: bool) -> ProjectBackend:
+    """Where a project publishes, when it is able to; a site's server is examined before anything is done.
+
+    Raises:
+        CheckFailedError: it is not able to; the findings have been shown.
+        RepositoryError: there is no repository yet.
+    """
+
+    def ask(question: str) -> bool:
+        return recover or (session.screen.interactive and typer.confirm(question, err=True))
+
+    backend = backend_of(project, wait_s=wait_s, ask=ask)
+    if isinstance(backend, ServerBackend):
+        report = backend.examine()
+        session.screen.report(report)
+        session.conclude(report, "nothing was published")
+    return backend
+
+
+def server_of(settings: Settings, *, wait_s: float = 0.0, ask: Callable[[str], bool] = never) -> ServerBackend:
+    """The site's own server.
+
+    Raises:
+        RepositoryError: it does not have the repository.
+    """
+    own = settings.server
+    options = ServerOptions(
+        work=settings.work / "server",
+        config=own.config,
+        program=own.program,
+        way=Way(own.way),
+        whitelist_days=own.whitelist_days,
+    )
+    return ServerBackend(settings.fqrn, options, wait_s=wait_s, ask=ask)
+
+
+def published_at(settings: Settings) -> tuple[str, Path]:
+    """The folder or address that a project's repository is read from, and its public key.
+
+    Raises:
+        RepositoryError: the server does not have the repository.
+    """
+    if settings.backend == SERVER:
+        site = server_of(settings).site
+        return f"{site.location}", site.public_key
+    return f"{settings.repository}", KeyFiles(folder=settings.keys, fqrn=settings.fqrn).public_key
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,14 +109,21 @@ class Place:
     keys: Path | None = None
     """Folder of its keys; None where none is known."""
     public_key: Path | None = None
+    settings: Settings | None = None
+    """Of the project whose server has it."""
 
     @property
     def folder(self) -> Path:
         """The local folder.
 
         Raises:
-            UsageError: it is an address.
+            UsageError: it is an address, or belongs to another program.
         """
+        if self.settings is not None:
+            raise UsageError(
+                f"{self.location} belongs to cvmfs_server, which does this itself",
+                hint="look at: cvmfs_server help",
+            )
         if "://" in self.location:
             raise UsageError(f"{self.location} can be read only", hint="give the folder of the repository")
         return Path(self.location)
@@ -72,8 +143,10 @@ class Place:
             raise UsageError("where are the keys of the repository?", hint="name their folder: --keys FOLDER")
         return self.keys
 
-    def backend(self, *, wait_s: float = 0.0) -> EmbeddedBackend:
+    def backend(self, *, wait_s: float = 0.0) -> ProjectBackend:
         """The repository as a back-end that can be published into."""
+        if self.settings is not None:
+            return server_of(self.settings, wait_s=wait_s)
         return EmbeddedBackend(self.folder, fqrn=self.fqrn(), keys=self.key_folder(), wait_s=wait_s)
 
     def open(self, session: Session, *, at: str = "") -> Reader:
@@ -102,6 +175,9 @@ def find_place(session: Session, repo: str, *, keys: Path | None = None, public_
     if not repo:
         if settings is None:
             raise UsageError("which repository?", hint="name it: --repo FOLDER or --repo http://host/cvmfs/NAME")
+        if settings.backend == SERVER:
+            location, own = published_at(settings)
+            return Place(location=location, keys=keys, public_key=public_key or own, settings=settings)
         return Place(location=f"{settings.repository}", keys=keys or settings.keys, public_key=public_key)
     if "://" in repo:
         return Place(location=repo, keys=keys, public_key=public_key)

@@ -11,7 +11,8 @@ import typer
 from publisher.backends.base import Published
 from publisher.cli.arriving import wait_until_there
 from publisher.cli.common import Session, command, from_newest
-from publisher.cli.places import backend_of, now
+from publisher.cli.options import Recover
+from publisher.cli.places import backend_of, now, published_at, ready_backend
 from publisher.images.built import BuiltImage
 from publisher.names import ChannelName, ImageName, ImageVersion
 from publisher.pipeline import Bench, Options, Outcome
@@ -171,14 +172,16 @@ def _release(app: typer.Typer) -> None:
         channel: Annotated[str, typer.Option(help="Channel instead of the manifest's.")] = "",
         dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop before publishing.")] = False,
         wait: WaitForAll = 0.0,
+        recover: Recover = False,
     ) -> None:
         """Build, validate, publish and read back a release, in one revision; all or nothing."""
         project = session.project()
         options = Options(dry_run=dry_run, channel=ChannelName(channel) if channel else None)
+        backend = ready_backend(session, project, wait_s=wait, recover=recover)
         with session.screen.progress() as progress:
             bench = Bench(
                 project=project,
-                backend=backend_of(project, wait_s=wait),
+                backend=backend,
                 progress=progress,
                 now=now(),
                 wait_s=wait,
@@ -210,11 +213,12 @@ def _probe_rows(outcome: Outcome) -> list[tuple[str, str, str]]:
 
 def _outcome_json(project: Project, outcome: Outcome, *, dry_run: bool) -> dict[str, object]:
     settings, plan, published = project.settings, outcome.plan, outcome.published
+    location, public_key = published_at(settings)
     return {
         "fqrn": settings.fqrn,
         "prefix": settings.prefix,
-        "repository": f"{settings.repository}",
-        "public_key": f"{settings.keys / f'{settings.fqrn}.pub'}",
+        "repository": location,
+        "public_key": f"{public_key}",
         "release": plan.manifest.version,
         "digest": plan.digest,
         "channel": outcome.channel,
@@ -231,6 +235,8 @@ def _outcome_json(project: Project, outcome: Outcome, *, dry_run: bool) -> dict[
             "read_bytes": published.read_bytes,
             "stored_bytes": published.stored_bytes,
             "seconds": published.seconds,
+            "open_seconds": published.open_seconds,
+            "notes": list(published.notes),
         }
         if published
         else None,
@@ -258,6 +264,8 @@ def _outcome_lines(project: Project, outcome: Outcome, *, dry_run: bool) -> list
         f"  Channel {outcome.channel} is at it: {settings.prefix}/channels/{outcome.channel}",
         f"  {done.files:,} files, {done.read_bytes / 1e6:,.0f} MB, were read in {done.seconds:.1f} s.",
         f"  {done.objects:,} new objects, {done.stored_bytes / 1e6:,.0f} MB, were stored.",
+        *([f"  The transaction was open for {done.open_seconds:.1f} s."] if done.open_seconds else []),
+        *(f"  Note: {text}." for text in done.notes),
         "  Every kernel was started from the staged tree and from what was published.",
         "What to do next:",
         f"  {'afpub serve':<36} serve {settings.fqrn} to CVMFS clients",
@@ -273,10 +281,11 @@ def _promote(app: typer.Typer) -> None:
         release: Annotated[str, typer.Argument(help="A published release.")],
         channel: Annotated[str, typer.Argument(help="The channel to move; made when it is new.")],
         wait: Wait = 0.0,
+        recover: Recover = False,
     ) -> None:
         """Move a channel to a release that is published already."""
         project = session.project()
-        backend = backend_of(project, wait_s=wait)
+        backend = ready_backend(session, project, wait_s=wait, recover=recover)
 
         def move() -> Published:
             state = read_state(backend.read, fqrn=project.settings.fqrn, prefix=project.settings.prefix)
@@ -292,10 +301,11 @@ def _rollback(app: typer.Typer) -> None:
         session: Session,
         channel: Annotated[str, typer.Argument(help="The channel to move back.")],
         wait: Wait = 0.0,
+        recover: Recover = False,
     ) -> None:
         """Move a channel back to the release before the current one."""
         project = session.project()
-        backend = backend_of(project, wait_s=wait)
+        backend = ready_backend(session, project, wait_s=wait, recover=recover)
 
         def move() -> tuple[Published, str]:
             state = read_state(backend.read, fqrn=project.settings.fqrn, prefix=project.settings.prefix)

@@ -9,6 +9,8 @@ from publisher.names import Fqrn, RepoPath
 from publisher.project.toml import Table, read_toml
 
 SETTINGS_FILE = "afpub.toml"
+EMBEDDED = "embedded"
+SERVER = "cvmfs-server"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +45,19 @@ class Links:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ServerSettings:
+    """How a site's own ``cvmfs_server`` is driven; only with ``backend = "cvmfs-server"``."""
+
+    config: Path = Path("/etc/cvmfs")
+    """Where the server keeps its repositories and keys."""
+    program: str = "cvmfs_server"
+    way: str = "auto"
+    """``describe``, ``copy`` or ``ingest``; ``auto`` takes the first of them that is possible."""
+    whitelist_days: int = 2
+    """A release needs a whitelist that is valid for so many days more."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
     """The settings of a publishing project."""
 
@@ -52,12 +67,13 @@ class Settings:
     prefix: RepoPath
     """Folder of the repository below which everything is published."""
     repository: Path
-    """The embedded repository: the folder with ``.cvmfspublished``."""
+    """The embedded repository: the folder with ``.cvmfspublished``; of no meaning for another back-end."""
     keys: Path
-    """Folder of the keys of the repository."""
+    """Folder of the keys of the embedded repository."""
     work: Path
     """Built images, staged releases, logs; safe to delete."""
-    backend: str = "embedded"
+    backend: str = EMBEDDED
+    server: ServerSettings = ServerSettings()
     argv: str = "resource_dir"
     """``resource_dir``: kernels work wherever the tree is; ``absolute``: below /cvmfs, for old servers."""
     apt_mirror: str = ""
@@ -91,16 +107,18 @@ def load_settings(root: Path) -> Settings:
         min_entries=catalogs.integer("min_entries", CatalogBounds().min_entries),
         max_entries=catalogs.integer("max_entries", CatalogBounds().max_entries),
     )
+    backend = table.choice("backend", (EMBEDDED, SERVER), EMBEDDED)
     if not 0 < bounds.min_entries < bounds.max_entries:
         raise catalogs.problem("'min_entries' must be above 0 and below 'max_entries'")
     settings = Settings(
         root=root,
         fqrn=fqrn,
         prefix=table.named("prefix", RepoPath, ""),
-        repository=root / table.text("repository", f"repositories/{fqrn}"),
-        keys=root / table.text("keys", "keys"),
+        repository=root / _embedded_text(table, backend, "repository", f"repositories/{fqrn}"),
+        keys=root / _embedded_text(table, backend, "keys", "keys"),
         work=root / table.text("work", "build/afpub"),
-        backend=table.choice("backend", ("embedded",), "embedded"),
+        backend=backend,
+        server=_server(table.table("server"), backend),
         argv=kernels.choice("argv", ("resource_dir", "absolute"), "resource_dir"),
         apt_mirror=build.text("apt_mirror", ""),
         unreadable=policy.choice("unreadable", ("repair", "refuse"), "repair"),
@@ -110,6 +128,33 @@ def load_settings(root: Path) -> Settings:
     )
     for part in (table, kernels, build, policy, catalogs):
         part.done()
+    return settings
+
+
+def _embedded_text(table: Table, backend: str, key: str, default: str) -> str:
+    """A key that only the embedded back-end has."""
+    if backend != EMBEDDED and key in table.keys():  # noqa: SIM118 - not a dict
+        raise table.problem(f"{key!r} is of the embedded back-end", hint=f"{SERVER} has its own in its server.conf")
+    return table.text(key, default)
+
+
+def _server(table: Table, backend: str) -> ServerSettings:
+    if backend != SERVER and table.keys():
+        raise table.problem(
+            f"the table is for the other back-end, and this one is {backend!r}", hint=f'backend = "{SERVER}"'
+        )
+    plain = ServerSettings()
+    settings = ServerSettings(
+        config=Path(table.text("config", f"{plain.config}")),
+        program=table.text("program", plain.program),
+        way=table.choice("way", ("auto", "describe", "copy", "ingest"), plain.way),
+        whitelist_days=table.integer("whitelist_days", plain.whitelist_days),
+    )
+    table.done()
+    if not settings.config.is_absolute():
+        raise table.problem(f"'config' is {f'{settings.config}'!r}, no absolute path")
+    if settings.whitelist_days < 0:
+        raise table.problem("'whitelist_days' must not be negative")
     return settings
 
 
