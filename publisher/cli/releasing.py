@@ -190,7 +190,8 @@ def _release(app: typer.Typer) -> None:
             outcome = from_newest(wait, lambda: run_release(bench, load_manifest(manifest), options))
             version = outcome.plan.manifest.version
             arrived = wait_until_there(project.settings, version, wait, progress) if wait and not dry_run else None
-        session.screen.table("", ("kernel", "ready in", "interrupted in"), _probe_rows(outcome))
+        if outcome.plan.kernels:
+            session.screen.table("", ("kernel", "ready in", "interrupted in"), _probe_rows(outcome))
         if arrived is not None:
             report = arrived.report(now(), final=True)
             session.screen.report(report)

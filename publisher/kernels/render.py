@@ -62,9 +62,17 @@ def render_kernel(  # noqa: PLR0913 - all that a rendered kernel depends on, by 
 
 
 def render_session(
-    image: ImageName, version: ImageVersion, *, release: ReleaseVersion, mtime_s: int = 0
+    image: ImageName, version: ImageVersion, *, release: ReleaseVersion, gpu: bool, mtime_s: int = 0
 ) -> tuple[Entry, ...]:
-    """The files of an image's own session, for terminals and batch jobs, paths relative to its folder."""
+    """The files of an image's own session, for terminals and batch jobs, paths relative to its folder.
+
+    Args:
+        image: its name.
+        version: folder of its version below ``images/<image>/``.
+        release: version of the release that it is entered through.
+        gpu: the driver is bound where there is a device, as for the kernels of the image.
+        mtime_s: modification time of every file, seconds since 1970.
+    """
     rows = (
         ("FORMAT", str(_FORMAT)),
         ("KERNEL", image),
@@ -72,7 +80,7 @@ def render_session(
         ("RELEASE", release),
         ("MODE", "image"),
         ("IMAGE", f"{image}/{version}"),
-        ("GPU", "auto"),
+        ("GPU", "auto" if gpu else "none"),
         ("ARG", "/bin/sh"),
     )
     return (
@@ -109,7 +117,8 @@ def render_release(  # noqa: PLR0913 - all that a rendered release depends on, b
     """All that afpub adds to a release's folder, with the folders, in pre-order and without the root."""
     entries = [entry for name in (LIBEXEC, BIN) for entry in _below(name, render_libexec(name, mtime_s=mtime_s))]
     for image, version in images.items():
-        session = render_session(image, version, release=release, mtime_s=mtime_s)
+        gpu = any(kernel.image == image and kernel.gpu == "auto" for kernel in kernels)
+        session = render_session(image, version, release=release, gpu=gpu, mtime_s=mtime_s)
         entries += _below(f"{SESSIONS}/{image}", session)
     for kernel in kernels:
         rendered = render_kernel(kernel, release=release, images=images, links=links, mount=mount, mtime_s=mtime_s)

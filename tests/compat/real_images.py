@@ -58,10 +58,10 @@ def root_file_systems(clone: Path, *images: str) -> dict[str, Path]:
     return {row["image"]: Path(row["rootfs"]) for row in json.loads(done.stdout)["images"]}
 
 
-def open_facility(clone: Path, folder: Path, *kernels: str) -> Facility:
-    """A tree with two releases of some of the project's kernels."""
+def open_facility(clone: Path, folder: Path, *kernels: str, images: tuple[str, ...] = ()) -> Facility:
+    """A tree with two releases of some of the project's kernels, and of images without kernels."""
     definitions = [load_kernel(clone / "kernelspecs" / name) for name in kernels]
-    names = sorted({kernel.image for kernel in definitions})
+    names = sorted({kernel.image for kernel in definitions} | set(images))
     prefix = folder / "af"
     for name, rootfs in root_file_systems(clone, *names).items():
         (prefix / "images" / name).mkdir(parents=True)

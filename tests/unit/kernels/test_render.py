@@ -235,11 +235,17 @@ def test_an_image_of_the_release_can_be_entered_without_a_kernel():
         "RELEASE=2026.11.1",
         "MODE=image",
         "IMAGE=login/2026.11.0",
-        "GPU=auto",
+        "GPU=none",
         "ARG=/bin/sh",
     ]
     assert entries["share/afpub/images/login/launch"].target == "../../../../libexec/launch"
     assert not any(path.startswith("share/jupyter") for path in entries)
+
+
+def test_an_image_is_entered_with_a_gpu_where_its_kernels_want_one(kernel):
+    entries = {entry.path: entry for entry in render_release([kernel(gpu="auto")], release=RELEASE, images=IMAGES)}
+    assert b"GPU=auto" in entries["share/afpub/images/root/kernel.conf"].content
+    assert b"GPU=none" in entries["share/afpub/images/overlay/kernel.conf"].content
 
 
 @pytest.mark.parametrize("name", ["pyroot2", "pyroot3", "python3-ml", "python3-ml-usersite", "rootcpp"])
