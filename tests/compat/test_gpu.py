@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -203,6 +204,15 @@ def test_without_a_gpu_the_kernel_says_so_in_the_log_only(published, tmp_path, m
     assert done.stdout == "none"
     assert "afpub: there is no GPU for this session: the kernel 'The gpu kernel' runs on the CPU" in done.tail
     assert tools.run([launch, "--run", "printenv", "AFPUB_NOTICE"], check=False).stdout == ""
+
+
+def test_the_check_for_machines_with_a_gpu_says_where_there_is_none(published, tmp_path, request):
+    if any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd")):
+        pytest.skip("this machine has a GPU")
+    script = request.config.rootpath / "benchmarks/gpu_check.py"
+    done = tools.run([sys.executable, script, published.kernel("gpu")], check=False)
+    assert done.returncode == 77
+    assert done.tail == "this machine has no GPU: none of /dev/nvidiactl, /dev/nvidia0, /dev/kfd is there"
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ LOCKS = sorted(IMAGES.glob("*/*.lock"))
 
 
 def test_the_recipes_are_there():
-    assert NAMES == ["base", "login", "python27", "python3-ml", "root"]
+    assert NAMES == ["base", "kernel-packages", "login", "python27", "python3-ml", "root"]
 
 
 @pytest.mark.parametrize("name", NAMES)
