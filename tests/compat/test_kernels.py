@@ -388,6 +388,17 @@ def test_users_packages_are_set_when_all_else_is(binds, published, run_program):
     assert done.stdout == f"1,{sys.executable},shell", done.tail
 
 
+@pytest.mark.parametrize("shell", [("dash",), ("bash", "--posix"), ("busybox", "sh")])
+def test_launcher_runs_in_every_shell_that_is_sh_somewhere(binds, require_tool, published, run_program, shell):
+    require_tool(shell[0])
+    home = published.prefix.parent
+    launch = published.kernel("shell") / "launch"
+    env = {**os.environ, "HOME": str(home), "SLURM_JOB_ID": "17", "LEAK": "a SLURM_FAKE=1\nexport SLURM_FALSE=2"}
+    done = tools.run([*shell, launch, "--run", "env"], env=env, check=False)
+    rows = [row for row in done.stdout.splitlines() if row.startswith(("SLURM", "LEAK", "AFPUB_KERNEL", "HOME"))]
+    assert sorted(rows) == ["AFPUB_KERNEL=shell", f"HOME={home}", "SLURM_JOB_ID=17"], done.tail
+
+
 @pytest.mark.parametrize("words", [(), ("--run",), ("--help",), ("a", "b")])
 def test_launcher_that_is_called_wrongly(published, run_program, tmp_path, words):
     launch = published.kernel("shell") / "launch"

@@ -18,6 +18,7 @@ take_setup_steps() {
         take_step "${step%% *}" "${step#* }"
     done
     unset IFS
+    [ -s "$log" ] || { rm -f "$log" && unset AFPUB_SETUP_LOG AFPUB_ASETUP_LOG; }
     find_own_python
 }
 
