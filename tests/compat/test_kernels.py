@@ -18,6 +18,7 @@ from publisher import tools
 from publisher.kernels.probe import ProbeOptions, probe
 from publisher.kernels.processes import left_over
 from publisher.kernels.targets import Target
+from publisher.names import ImageName
 from publisher.project.kernel import SmokeCell
 
 LAUNCHER = Path("publisher/kernels/libexec")
@@ -164,9 +165,10 @@ def test_process_that_a_kernel_leaves_behind_is_told(binds, published, tmp_path)
     assert f"the process {result.cells[0].output.strip()} is left behind: sleep 86" in finding.message
 
 
-def test_kernel_ends_when_its_server_is_killed(binds, published, tmp_path, home):
+@pytest.mark.parametrize("image", [ImageName("machine"), None], ids=["image", "host"])
+def test_kernel_ends_when_its_server_is_killed(binds, published, tmp_path, home, image):
     """The server is a process that starts the kernel and is then killed without a word."""
-    published.release("2026.11.1", definition(tmp_path, "py"))
+    published.release("2026.11.1", definition(tmp_path, "py", image=image))
     code = (
         "import sys, time\n"
         "from jupyter_client.manager import KernelManager as K\n"
