@@ -131,7 +131,12 @@ def test_retired_kernel_says_what_to_take(place, tmp_path):
     place.release("2026.12.1", definition(tmp_path, "old", image=None, retired="take 'Python 3' instead"))
     done = tools.run([place.kernel("old") / "launch", place.connection_file(tmp_path)], check=False)
     assert done.returncode == 68
-    assert done.tail == ("afpub: the kernel 'The old kernel' of release 2026.12.1 is no more: take 'Python 3' instead")
+    sentence = "afpub: the kernel 'The old kernel' of release 2026.12.1 is no more: take 'Python 3' instead"
+    assert done.tail == sentence
+    with (place.kernel("old") / "kernel.conf").open("a") as conf:
+        conf.write("SUCCESSOR=release 2027.01.1\n")  # of a release that is retired as a whole
+    done = tools.run([place.kernel("old") / "launch", place.connection_file(tmp_path)], check=False)
+    assert done.tail == f"{sentence}; its successor is release 2027.01.1"
 
 
 # ------------------------------------------------------------------ on the host, after set-up steps
