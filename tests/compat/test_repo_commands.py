@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,36 @@ def test_a_folder_is_published_as_it_is(published):
         "/sw/tool/1.0/current": ("symlink", "0777"),
     }
     assert published("repo", "cat", "/sw/tool/1.0/bin/tool", "--repo", "repository").stdout == "#!/bin/sh\necho 1"
+
+
+def test_publishers_side_by_side_lose_nothing(published, package):
+    """All begin with the same revision; each waits for those before, and goes on from what they made."""
+    words = ("--repo", "repository", "--wait", "300", "--json")
+    with ThreadPoolExecutor(4) as pool:
+        futures = [pool.submit(published, "repo", "publish", package, f"/many/{name}", *words) for name in "abcd"]
+        revisions = sorted(document(future.result())["revision"] for future in futures)
+    assert revisions == [3, 4, 5, 6]
+    rows = document(published("repo", "ls", "/many", "--repo", "repository", "--json"))["entries"]
+    assert [row["path"] for row in rows] == [f"/many/{name}" for name in "abcd"]
+    assert "no problems found" in published("repo", "fsck", "--repo", "repository").stdout
+
+
+def test_an_older_revision_gets_a_name(published, package):
+    (package / "bin/tool").write_text("broken")
+    published("repo", "publish", package, "/sw/tool/1.0", "--repo", "repository")
+    words = ("repo", "tag", "--repo", "repository")
+    rows = document(published(*words, "--add", "good", "--at", "2", "--json"))["tags"]
+    assert {row["name"]: row["revision"] for row in rows} == {
+        "tool-1.0": 2,
+        "good": 2,
+        "trunk-previous": 2,
+        "trunk": 3,
+    }
+    assert "give the name: --add NAME" in published(*words, "--at", "2", code=2).tail
+    assert "has no revision 9" in published(*words, "--add", "other", "--at", "9", code=12).tail
+    assert "has no tag 'none' that can be removed" in published(*words, "--remove", "none", code=12).tail
+    rows = document(published(*words, "--remove", "good", "--json"))["tags"]
+    assert "good" not in {row["name"] for row in rows}
 
 
 def test_what_was_left_out_is_said(afpub, package):
