@@ -11,6 +11,7 @@ from publisher.backends.base import Backend, Changeset, Published, Revision
 from publisher.cvmfs.lock import exclusive
 from publisher.errors import CheckFailedError
 from publisher.kernels.probe import ProbeResult
+from publisher.kernels.session import Depth
 from publisher.names import ChannelName
 from publisher.progress import Progress
 from publisher.project.load import Project
@@ -167,7 +168,8 @@ def _prepare(run: _Run) -> _Prepared:
 
     clock.step("validating: starting every kernel from the staged tree")
     _insist(bench, check_staged(plan, staged, stage) + bench.backend.preflight(changeset), _NOTHING)
-    started = start_kernels(plan.kernels, release_folder(stage, record.version), settings.work, bench.progress)
+    folder = release_folder(stage, record.version)
+    started = start_kernels(plan.kernels, folder, settings.work, bench.progress, depth=Depth.FEATURES)
     _insist(bench, started.report, _NOTHING)
     return _Prepared(changeset=changeset, record=record, staged=staged, probes=started.results)
 
@@ -209,7 +211,9 @@ def _verify(run: _Run, record: ReleaseRecord, images: tuple[ImageRecord, ...]) -
     copy = bench.backend.export(record.prefix, work / "published", bench.progress)
     report = verify_record(folder_view(copy, record.prefix), record, images=images)
     _insist(bench, report, f"{published} not as it was built")
-    after = start_kernels(plan.kernels, release_folder(copy, record.version), work, bench.progress)
+    # every byte has been read back: what needs no more than the bytes need not be tried a second time
+    folder = release_folder(copy, record.version)
+    after = start_kernels(plan.kernels, folder, work, bench.progress, depth=Depth.LIFE)
     _insist(bench, after.report, f"{published} a kernel does not work; 'afpub rollback' moves the channel back")
     return after.results, copy
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from publisher.kernels.cells import CellResult
-from publisher.kernels.session import Limits, Place, Session, last_lines
+from publisher.kernels.session import Depth, Limits, Place, Session, last_lines
 from publisher.kernels.targets import Target
 from publisher.kernels.writes import changed, published_trees
 from publisher.report import Report, collect, error
@@ -61,8 +61,7 @@ class ProbeOptions:
     cell_timeout_s: float = 180.0
     workers: int = 2
     """Kernels that run at a time."""
-    thorough: bool = False
-    """Restart and debugger too, which take seconds."""
+    depth: Depth = Depth.FEATURES
 
 
 def probe(
@@ -126,7 +125,7 @@ async def _probe_one(target: Target, options: ProbeOptions) -> ProbeResult:
         cwd=home,
         marker=f"AFPUB_PROBE={token}",
     )
-    limits = Limits(start_s=options.start_timeout_s, cell_s=options.cell_timeout_s, thorough=options.thorough)
+    limits = Limits(start_s=options.start_timeout_s, cell_s=options.cell_timeout_s, depth=options.depth)
     session = Session(target, limits)
     await session.live(place)
     stderr = last_lines(place.log)

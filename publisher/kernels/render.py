@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from publisher.kernels.targets import SMOKE_FILE, smoke_json
 from publisher.names import ImageName, ImageVersion, ReleaseVersion
 from publisher.project.kernel import HelpLink, KernelDefinition, SetupStep
 from publisher.project.settings import Links
@@ -57,6 +58,8 @@ def render_kernel(  # noqa: PLR0913 - all that a rendered kernel depends on, by 
         _file("kernel.conf", _kernel_conf(kernel, release, images, links), mtime_s=mtime_s),
         _link("launch", f"../../../../{LIBEXEC}/launch", mtime_s=mtime_s),
     ]
+    if kernel.smoke:
+        files.append(_file(SMOKE_FILE, smoke_json(kernel.smoke), mtime_s=mtime_s))
     files += [_file(logo.name, logo.read_bytes(), mtime_s=mtime_s) for logo in kernel.logos]
     return tuple(pre_order(files))
 

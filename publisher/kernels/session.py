@@ -7,6 +7,7 @@ import dataclasses
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
 from typing import IO
 
@@ -58,14 +59,24 @@ _MENDS = {
 }
 
 
+class Depth(IntEnum):
+    """How much a kernel is asked; each includes what stands before it."""
+
+    LIFE = 1
+    """Start, kernel_info, smoke cells, interrupt, shutdown."""
+    FEATURES = 2
+    """Kinds of output, questions, completion, help: a second or two for Python."""
+    ALL = 3
+    """Debugger and restart: another start."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
     """How long a kernel may take, in seconds, and how much it is asked."""
 
     start_s: float
     cell_s: float
-    thorough: bool
-    """Restart and debugger too: they take seconds."""
+    depth: Depth
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,10 +141,11 @@ class Session:
         await self._check_info(client)
         if not await self._run_smoke_cells(client):
             return
-        await self._check_features(client)
+        if self._limits.depth >= Depth.FEATURES:
+            await self._check_features(client)
         if not await self._check_interrupt(manager, client):
             return
-        if self._limits.thorough:
+        if self._limits.depth >= Depth.ALL:
             await self._check_restart(manager, client)
 
     async def _wait_until_ready(self, client: AsyncKernelClient, begun: float) -> bool:
@@ -178,7 +190,7 @@ class Session:
             if fault := await fault_of(client, samples):
                 self._fail(check, fault)
             self._took(check, begun)
-        if self._limits.thorough and self._spec.metadata.get("debugger"):
+        if self._limits.depth >= Depth.ALL and self._spec.metadata.get("debugger"):
             begun = time.monotonic()
             if fault := await debugger(client):
                 self._fail("debugger", fault)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from publisher.kernels.probe import ProbeOptions, ProbeResult, probe
+from publisher.kernels.session import Depth
 from publisher.kernels.targets import Target
 from publisher.progress import Progress
 from publisher.project.kernel import KernelDefinition
@@ -30,14 +31,17 @@ class Started:
         return total
 
 
-def start_kernels(kernels: Sequence[KernelDefinition], release: Path, work: Path, progress: Progress) -> Started:
-    """Starts every kernel, runs its smoke cells, interrupts it, shuts it down.
+def start_kernels(
+    kernels: Sequence[KernelDefinition], release: Path, work: Path, progress: Progress, *, depth: Depth
+) -> Started:
+    """Starts every kernel, runs its smoke cells, interrupts it, shuts it down, and what else ``depth`` says.
 
     Args:
         kernels: their definitions.
         release: the folder of the release, staged or exported.
         work: for home folders, connection files and logs.
         progress: hears about each kernel.
+        depth: how much each kernel is asked.
     """
     scratch = work / "probe"
     if scratch.exists():
@@ -54,4 +58,4 @@ def start_kernels(kernels: Sequence[KernelDefinition], release: Path, work: Path
         progress.line(f"{result.kernel} {verdict}, ready in {result.start_s:.1f} s")
         progress.advance(done, len(targets), "kernels")
 
-    return Started(results=probe(targets, ProbeOptions(scratch=scratch), on_done=tell))
+    return Started(results=probe(targets, ProbeOptions(scratch=scratch, depth=depth), on_done=tell))
