@@ -16,7 +16,7 @@ from jupyter_client.manager import AsyncKernelManager
 
 from publisher.kernels.cells import CellResult, judge, run_cell, wait_for_cell, wait_for_text
 from publisher.kernels.features import FEATURES, SAMPLES, debugger
-from publisher.kernels.processes import left_over
+from publisher.kernels.processes import left_over, now_s
 from publisher.kernels.targets import Target, read_spec, specs
 from publisher.report import Finding, Report, Severity, error, note, warning
 
@@ -102,6 +102,7 @@ class Session:
         self._language = self._spec.language.lower()
         self._findings: list[Finding] = []
         self._pids: list[int] = []
+        self._begun_s = now_s()
         self.cells: list[CellResult] = []
         self.seconds: dict[str, float] = {}
         """What each check took; ``start``: to the answer to the first request, ``interrupt``: from the interrupt of a
@@ -256,7 +257,7 @@ class Session:
 
     async def _check_left_over(self, pid: int, marker: str) -> None:
         """Finds processes that outlive the kernel."""
-        found = await asyncio.to_thread(left_over, pid, marker=marker, wait_s=_LEFT_OVER_WAIT_S)
+        found = await asyncio.to_thread(left_over, pid, marker=marker, wait_s=_LEFT_OVER_WAIT_S, since_s=self._begun_s)
         for process in found:
             self._fail("shutdown", f"the process {process.pid} is left behind: {process.command[:200]}")
 

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from publisher.kernels.cells import CellResult, _Collected, judge
-from publisher.kernels.processes import left_over
+from publisher.kernels.processes import left_over, now_s
 from publisher.project.kernel import SmokeCell
 
 
@@ -67,9 +67,9 @@ def test_messages_are_collected():
 
 
 def test_processes_of_a_session_are_found():
-    found = left_over(os.getsid(0), marker="no process has this", wait_s=0)
+    found = left_over(os.getsid(0), marker="no process has this", wait_s=0, since_s=now_s())
     assert os.getpid() in {process.pid for process in found}
 
 
 def test_no_process_is_found_where_there_is_none():
-    assert left_over(2**30, marker="no process has this", wait_s=0) == ()
+    assert left_over(2**30, marker="no process has this", wait_s=0, since_s=now_s()) == ()
