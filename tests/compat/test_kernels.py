@@ -17,6 +17,7 @@ from compat.machine_image import IPYKERNEL, PREFIXES, definition, publish
 from publisher import tools
 from publisher.kernels.probe import ProbeOptions, probe
 from publisher.kernels.processes import left_over
+from publisher.kernels.session import Depth
 from publisher.kernels.targets import Target
 from publisher.names import ImageName
 from publisher.project.kernel import SmokeCell
@@ -150,6 +151,87 @@ def test_kernel_without_its_launcher_is_told(published, tmp_path):
     (result,) = probe([Target(kernel_dir=published.kernel("py"))], ProbeOptions(scratch=tmp_path / "scratch"))
     (finding,) = result.report.errors
     assert "launch cannot be run: No such file or directory" in finding.message
+
+
+BROKEN = """
+import ipykernel.ipkernel as module, os, sys
+from ipykernel.kernelapp import launch_new_instance
+
+class Broken(module.IPythonKernel):
+    implementation = "broken"
+
+    def do_complete(self, code, cursor_pos):
+        return {"status": "ok", "matches": ["else"], "cursor_start": 0, "cursor_end": 1, "metadata": {}}
+
+    def do_inspect(self, code, cursor_pos, detail_level=0, omit_sections=()):
+        return {"status": "ok", "found": False, "data": {}, "metadata": {}}
+
+    async def do_execute(self, code, *args, **kwargs):
+        return await super().do_execute(code.replace("display(", "str("), *args, **kwargs)
+
+    def raw_input(self, prompt=""):
+        return "not what was typed"
+
+    async def do_debug_request(self, msg):
+        return {"success": False, "message": "no debugpy here"}
+
+open(os.environ["AFPUB_RELEASE_DIR"] + "/made.pyc", "w").close()
+launch_new_instance(kernel_class=Broken)
+"""
+
+
+def test_every_feature_that_does_not_work_is_told(binds, published, tmp_path):
+    (tmp_path / "af/broken.py").write_text(BROKEN)
+    command = (sys.executable, str(tmp_path / "af/broken.py"), "-f", "{connection_file}")
+    folder = published.release("2026.11.1", definition(tmp_path, "py", command=command, debugger=True))
+    (result,) = probe(
+        [Target(kernel_dir=published.kernel("py"))],
+        ProbeOptions(scratch=tmp_path / "scratch", depth=Depth.ALL),
+    )
+    assert [(finding.check, finding.message.splitlines()[0]) for finding in result.report.errors] == [
+        (
+            "output",
+            "a cell that makes display_data, execute_result, stderr, stdout gave no display_data",
+        ),
+        ("stdin", "a cell that asks for a line could not ask"),
+        ("completion", "completing 'str.isdig' gave 1 matches, none of them 'isdigit'"),
+        ("inspection", "asking for help on 'len' found nothing"),
+        ("debugger", "the debugger does not start: {'success': False, 'message': 'no debugpy here'}"),
+        ("writes", f"{folder} was written while the kernel, or another of the same release, ran: it must not change"),
+        (
+            "writes",
+            f"{folder}/made.pyc was written while the kernel, or another of the same release, ran: it must not change",
+        ),
+    ]
+    assert all(finding.hint for finding in result.report.errors)
+
+
+def doctor(published, *words):
+    return tools.run(
+        [Path(sys.executable).with_name("afpub"), "doctor", "--kernels", *words],
+        env={**os.environ, "JUPYTER_PATH": str(published.prefix / "channels/stable/share/jupyter")},
+        check=False,
+    )
+
+
+def test_doctor_tries_what_a_server_would_list(binds, published, tmp_path):
+    smoke = (SmokeCell(code="print('smoke')", expect="fire"),)
+    published.release("2026.11.1", definition(tmp_path, "good"), definition(tmp_path, "bad", smoke=smoke))
+    good = doctor(published, "good", "--json")
+    assert good.ok, good.tail
+    (row,) = json.loads(good.stdout)["kernels"]
+    assert (row["name"], row["ok"]) == ("good", True)
+    assert set(row["seconds"]) >= {"start", "output", "stdin", "completion", "inspection", "interrupt", "restart"}
+    bad = doctor(published, "bad", "-q")
+    assert bad.returncode == 1
+    assert "error bad: cell 1 did not print what is expected\n  code: print('smoke')\n  expected: fire" in bad.tail
+    assert bad.tail.endswith("error: not every kernel works: 1 problem, shown above")
+
+
+def test_doctor_wants_kernels_for_names(published):
+    done = tools.run([Path(sys.executable).with_name("afpub"), "doctor", "py"], check=False)
+    assert done.returncode == 2
+    assert "error: names of kernels and --jupyter-path need --kernels" in done.tail
 
 
 def test_process_that_a_kernel_leaves_behind_is_told(binds, published, tmp_path):
