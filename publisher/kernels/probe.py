@@ -143,7 +143,7 @@ def _with_writes(result: ProbeResult, written: Mapping[Path, tuple[str, ...]]) -
         error(
             "writes",
             result.kernel,
-            f"{tree}/{path} was written while the kernel, or another of the same release, ran: it must not change",
+            f"{tree / path} was written while the kernel, or another of the same release, ran: it must not change",
             hint="have the program write below HOME or TMPDIR: on CVMFS it would fail",
         )
         for tree, paths in written.items()
