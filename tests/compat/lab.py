@@ -17,6 +17,7 @@ from pathlib import Path
 
 from playwright.sync_api import Locator, Page, sync_playwright
 from tornado.websocket import websocket_connect
+from playwright.sync_api import TimeoutError as PageTimeoutError
 
 from publisher import tools
 
@@ -33,6 +34,8 @@ _CHROMIUM_OPTIONS = (
     "--disable-sync",
     "--disable-dev-shm-usage",
 )
+_IDLE = "item => item.dataset.status === 'idle'"
+_NOT_IDLE = "item => item.dataset.status !== 'idle'"
 _NO_NEWS = {"fetchNews": "false", "checkForUpdates": False}
 
 
@@ -139,6 +142,32 @@ class Notebook:
         time.sleep(0.5)  # the prompt can be there before the last output is drawn
         return _output(cell)
 
+    def start_cell(self, code: str, *, shows: str, timeout_s: float = 120) -> None:
+        """Types and runs ``code`` in the last cell, and waits until it shows a text while it goes on."""
+        cell = self.panel.locator(".jp-CodeCell").last
+        cell.locator(".cm-content").click()
+        self.page.keyboard.insert_text(code.strip())
+        self.page.keyboard.press("Control+Enter")
+        cell.locator(".jp-OutputArea-output").get_by_text(shows).first.wait_for(timeout=1000 * timeout_s)
+
+    def interrupt(self, *, shows: str) -> Output:
+        """What the running last cell shows after the stop button was pressed, once the text is there."""
+        self.panel.locator('[data-jp-item-name="interrupt"]').click()
+        cell = self.panel.locator(".jp-CodeCell").last
+        cell.locator(".jp-OutputArea-output").get_by_text(shows).first.wait_for(timeout=30_000)
+        self.page.keyboard.press("Escape")
+        self.page.keyboard.press("b")  # a new cell below
+        return _output(self.panel.locator(".jp-CodeCell").nth(-2))
+
+    def restart(self) -> None:
+        """Presses the restart button, says yes, and waits for the kernel that comes."""
+        state = self.panel.locator(".jp-Notebook-ExecutionIndicator")
+        self.panel.locator('[data-jp-item-name="restart"]').click()
+        self.page.locator(".jp-Dialog .jp-mod-accept").click()
+        with contextlib.suppress(PageTimeoutError):  # it may be idle again before anybody looks
+            self.page.wait_for_function(_NOT_IDLE, arg=state.element_handle(), timeout=5_000)
+        self.page.wait_for_function(_IDLE, arg=state.element_handle(), timeout=120_000)
+
 
 def _output(cell: Locator) -> Output:
     area = cell.locator(".jp-OutputArea-output")
@@ -184,12 +213,13 @@ def type_into_terminal(url: str, line: str, *, until: str, timeout_s: float = 60
 
 @contextlib.contextmanager
 def open_lab(jupyter_path: Path, work: Path, *, env: dict[str, str] | None = None) -> Iterator[Lab]:
+def open_lab(*jupyter_path: Path, work: Path, options: tuple[str, ...] = ()) -> Iterator[Lab]:
     """JupyterLab with the kernels of ``jupyter_path`` only, open in a browser.
 
     Args:
-        jupyter_path: what a site puts into JUPYTER_PATH.
+        jupyter_path: the folders that a site puts into JUPYTER_PATH.
         work: folder for the server's settings, the user's home and the notebooks.
-        env: variables to be added to the server's environment.
+        options: more options for the server.
     """
     with open_server(jupyter_path, work, env=env) as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(
@@ -200,12 +230,27 @@ def open_lab(jupyter_path: Path, work: Path, *, env: dict[str, str] | None = Non
             yield Lab(page=page, url=url, log=work / "jupyterlab.log")
         finally:
             browser.close()
+    port = _free_port()
+    log = work / "jupyterlab.log"
+    command = [*_command(port, jupyter_path, work), *options]
+    with tools.spawn(command, env=_environment(jupyter_path, work), log=log):
+        url = f"http://127.0.0.1:{port}"
+        _wait_for(f"{url}/api/status?token={TOKEN}", log)
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(
+                executable_path=str(tools.which("chromium")), headless=True, args=list(_CHROMIUM_OPTIONS)
+            )
+            page = browser.new_page(viewport={"width": 1280, "height": 900})
+            try:
+                yield Lab(page=page, url=url, log=log)
+            finally:
+                browser.close()
 
 
-def _command(port: int, jupyter_path: Path, work: Path) -> list[str]:
+def _command(port: int, jupyter_path: tuple[Path, ...], work: Path) -> list[str]:
     notebooks = work / "home/notebooks"
     notebooks.mkdir(parents=True, exist_ok=True)
-    names = sorted(path.parent.name for path in jupyter_path.glob("kernels/*/kernel.json"))
+    names = [file.parent.name for path in jupyter_path for file in sorted(path.glob("kernels/*/kernel.json"))]
     return [
         *(sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}"),
         *("--ServerApp.port_retries=0", "--allow-root", f"--ServerApp.root_dir={notebooks}"),
@@ -215,7 +260,7 @@ def _command(port: int, jupyter_path: Path, work: Path) -> list[str]:
     ]
 
 
-def _environment(jupyter_path: Path, work: Path, more: dict[str, str]) -> dict[str, str]:
+def _environment(jupyter_path: tuple[Path, ...], work: Path) -> dict[str, str]:
     settings = work / "config/lab/user-settings/@jupyterlab/apputils-extension"
     settings.mkdir(parents=True, exist_ok=True)
     (settings / "notification.jupyterlab-settings").write_text(json.dumps(_NO_NEWS))
@@ -223,11 +268,10 @@ def _environment(jupyter_path: Path, work: Path, more: dict[str, str]) -> dict[s
     return {
         **{name: value for name, value in os.environ.items() if not name.startswith(foreign)},
         "HOME": str(work / "home"),
-        "JUPYTER_PATH": str(jupyter_path),
+        "JUPYTER_PATH": os.pathsep.join(map(str, jupyter_path)),
         "JUPYTER_CONFIG_DIR": str(work / "config"),
         "JUPYTER_DATA_DIR": str(work / "data"),
         "JUPYTER_RUNTIME_DIR": str(work / "runtime"),
-        **more,
     }
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 from compat.lab import open_lab
+from compat.machine_image import Published, definition
 
 from publisher import tools
 
@@ -15,7 +19,20 @@ DISPLAY_NAMES = {
     "python3-ml": "Python 3 ML",
     "python3-ml-usersite": "Python 3 ML (with my own packages)",
     "rootcpp": "ROOT C++",
+    "without-image": "Kernel without its image",
 }
+SLIDER = """
+import ipywidgets
+slider = ipywidgets.IntSlider(value=7, max=10, description="events")
+label = ipywidgets.Label()
+ipywidgets.dlink((slider, "value"), (label, "value"), lambda value: f"twice is {2 * value}")
+ipywidgets.VBox([slider, label])
+"""
+CANVAS = """
+TCanvas c("c", "c", 600, 400);
+TH1F h("h", "A Gaussian;x;entries", 50, -4, 4); h.FillRandom("gaus", 5000);
+h.Draw(); c.Draw();
+"""
 KERAS = """
 import keras, numpy
 keras.utils.set_random_seed(2)
@@ -37,11 +54,21 @@ print("entries", int(h.GetEntries()))
 
 
 @pytest.fixture(scope="module")
-def lab(published_jupyter_path, tmp_path_factory):
+def lab(published_jupyter_path, without_image, tmp_path_factory):
     if tools.which("chromium") is None:
         pytest.skip("the program chromium is not installed")
-    with open_lab(published_jupyter_path, tmp_path_factory.mktemp("lab")) as opened:
+    with open_lab(published_jupyter_path, without_image, work=tmp_path_factory.mktemp("lab")) as opened:
         yield opened
+
+
+@pytest.fixture(scope="module")
+def without_image(tmp_path_factory, pytestconfig) -> Path:
+    """Another release, whose only kernel cannot start here: a part of it has not arrived."""
+    folder = tmp_path_factory.mktemp("incomplete")
+    logo = pytestconfig.rootpath / "kernelspecs/pyroot3/logo-64x64.png"
+    name = "without-image"
+    kernel = definition(folder, name, display_name=DISPLAY_NAMES[name])
+    return Published(prefix=folder).release("1.0", replace(kernel, logos=(logo,))) / "share/jupyter"
 
 
 @pytest.fixture
@@ -71,6 +98,47 @@ def test_pyroot3_draws_a_histogram(lab, screenshot):
     screenshot("pyroot3")
     assert "entries 5000" in output.text
     assert output.images == 1
+
+
+def test_rootcpp_draws_a_canvas(lab, screenshot):
+    """As a picture, or by JSROOT, which the browser looks for at the server before it asks the internet."""
+    notebook = lab.open_notebook(DISPLAY_NAMES["rootcpp"])
+    picture = notebook.run_cell("%jsroot off\n" + CANVAS)
+    screenshot("rootcpp-picture")
+    assert picture.images == 1
+    asked = []
+    lab.page.on("request", lambda request: asked.append(request.url))
+    notebook.run_cell("%jsroot on\n" + CANVAS.replace("h", "g").replace('"c"', '"d"'))
+    screenshot("rootcpp-jsroot")
+    assert next(url for url in asked if "jsroot" in url) == f"{lab.url}/static/build/jsroot.js"
+
+
+def test_cell_is_interrupted_and_kernel_restarted(lab, screenshot):
+    notebook = lab.open_notebook(DISPLAY_NAMES["pyroot3"])
+    notebook.start_cell("x = 1\nprint('begun')\nimport time; time.sleep(300)", shows="begun")
+    stopped = notebook.interrupt(shows="KeyboardInterrupt")
+    screenshot("interrupt")
+    assert stopped.error
+    assert notebook.run_cell("x").text.strip() == "1"
+    notebook.restart()
+    assert "NameError" in notebook.run_cell("x").text
+    screenshot("restart")
+
+
+def test_widget_answers_to_the_keyboard(lab, screenshot):
+    notebook = lab.open_notebook(DISPLAY_NAMES["pyroot3"])
+    assert "twice is 14" in notebook.run_cell(SLIDER).text
+    notebook.panel.locator(".noUi-handle").press("ArrowRight")
+    notebook.panel.get_by_text("twice is 16").wait_for(timeout=30_000)
+    screenshot("widget")
+
+
+def test_kernel_that_cannot_start_says_why_in_the_notebook(lab, screenshot):
+    notebook = lab.open_notebook(DISPLAY_NAMES["without-image"])
+    output = notebook.run_cell("6 * 7")
+    screenshot("message")
+    assert output.error
+    assert "the image of the kernel 'Kernel without its image' is not there" in output.text
 
 
 def test_python3_ml_trains_a_network(lab, screenshot):
