@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from playwright.sync_api import Locator, Page, sync_playwright
-from tornado.websocket import websocket_connect
 from playwright.sync_api import TimeoutError as PageTimeoutError
+from tornado.websocket import websocket_connect
 
 from publisher import tools
 
@@ -180,7 +180,8 @@ def _output(cell: Locator) -> Output:
 def open_server(jupyter_path: Path, work: Path, *, env: dict[str, str] | None = None) -> Iterator[str]:
     """The address of a JupyterLab without a browser; its arguments are those of :func:`open_lab`."""
     port, log = _free_port(), work / "jupyterlab.log"
-    with tools.spawn(_command(port, jupyter_path, work), env=_environment(jupyter_path, work, env or {}), log=log):
+    environment = _environment(jupyter_path, work, env or {})
+    with tools.spawn(_command(port, environment["JUPYTER_PATH"], work), env=environment, log=log):
         url = f"http://127.0.0.1:{port}"
         _wait_for(f"{url}/api/status?token={TOKEN}", log)
         yield url
@@ -213,13 +214,12 @@ def type_into_terminal(url: str, line: str, *, until: str, timeout_s: float = 60
 
 @contextlib.contextmanager
 def open_lab(jupyter_path: Path, work: Path, *, env: dict[str, str] | None = None) -> Iterator[Lab]:
-def open_lab(*jupyter_path: Path, work: Path, options: tuple[str, ...] = ()) -> Iterator[Lab]:
     """JupyterLab with the kernels of ``jupyter_path`` only, open in a browser.
 
     Args:
-        jupyter_path: the folders that a site puts into JUPYTER_PATH.
+        jupyter_path: what a site puts into JUPYTER_PATH.
         work: folder for the server's settings, the user's home and the notebooks.
-        options: more options for the server.
+        env: variables to be added to the server's environment.
     """
     with open_server(jupyter_path, work, env=env) as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(
@@ -230,27 +230,13 @@ def open_lab(*jupyter_path: Path, work: Path, options: tuple[str, ...] = ()) -> 
             yield Lab(page=page, url=url, log=work / "jupyterlab.log")
         finally:
             browser.close()
-    port = _free_port()
-    log = work / "jupyterlab.log"
-    command = [*_command(port, jupyter_path, work), *options]
-    with tools.spawn(command, env=_environment(jupyter_path, work), log=log):
-        url = f"http://127.0.0.1:{port}"
-        _wait_for(f"{url}/api/status?token={TOKEN}", log)
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(
-                executable_path=str(tools.which("chromium")), headless=True, args=list(_CHROMIUM_OPTIONS)
-            )
-            page = browser.new_page(viewport={"width": 1280, "height": 900})
-            try:
-                yield Lab(page=page, url=url, log=log)
-            finally:
-                browser.close()
 
 
-def _command(port: int, jupyter_path: tuple[Path, ...], work: Path) -> list[str]:
+def _command(port: int, jupyter_path: str, work: Path) -> list[str]:
     notebooks = work / "home/notebooks"
     notebooks.mkdir(parents=True, exist_ok=True)
-    names = [file.parent.name for path in jupyter_path for file in sorted(path.glob("kernels/*/kernel.json"))]
+    places = map(Path, jupyter_path.split(os.pathsep))
+    names = [file.parent.name for place in places for file in sorted(place.glob("kernels/*/kernel.json"))]
     return [
         *(sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}"),
         *("--ServerApp.port_retries=0", "--allow-root", f"--ServerApp.root_dir={notebooks}"),
@@ -260,7 +246,7 @@ def _command(port: int, jupyter_path: tuple[Path, ...], work: Path) -> list[str]
     ]
 
 
-def _environment(jupyter_path: tuple[Path, ...], work: Path) -> dict[str, str]:
+def _environment(jupyter_path: Path, work: Path, more: dict[str, str]) -> dict[str, str]:
     settings = work / "config/lab/user-settings/@jupyterlab/apputils-extension"
     settings.mkdir(parents=True, exist_ok=True)
     (settings / "notification.jupyterlab-settings").write_text(json.dumps(_NO_NEWS))
@@ -268,10 +254,11 @@ def _environment(jupyter_path: tuple[Path, ...], work: Path) -> dict[str, str]:
     return {
         **{name: value for name, value in os.environ.items() if not name.startswith(foreign)},
         "HOME": str(work / "home"),
-        "JUPYTER_PATH": os.pathsep.join(map(str, jupyter_path)),
+        "JUPYTER_PATH": str(jupyter_path),
         "JUPYTER_CONFIG_DIR": str(work / "config"),
         "JUPYTER_DATA_DIR": str(work / "data"),
         "JUPYTER_RUNTIME_DIR": str(work / "runtime"),
+        **more,
     }
 
 

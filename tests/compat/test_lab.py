@@ -57,7 +57,8 @@ print("entries", int(h.GetEntries()))
 def lab(published_jupyter_path, without_image, tmp_path_factory):
     if tools.which("chromium") is None:
         pytest.skip("the program chromium is not installed")
-    with open_lab(published_jupyter_path, without_image, work=tmp_path_factory.mktemp("lab")) as opened:
+    both = {"JUPYTER_PATH": f"{published_jupyter_path}:{without_image}"}
+    with open_lab(published_jupyter_path, tmp_path_factory.mktemp("lab"), env=both) as opened:
         yield opened
 
 
