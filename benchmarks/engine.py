@@ -38,7 +38,8 @@ from publisher.cvmfs.keys import create_keys
 from publisher.cvmfs.publish import publish
 from publisher.cvmfs.settings import Settings
 from publisher.names import Fqrn, RepoPath
-from publisher.staging.catalogs import split
+from publisher.project.settings import CatalogBounds
+from publisher.staging.catalogs import split_tree
 from publisher.staging.normalize import Policy, normalize
 from publisher.tree import Entry, FolderTree, Graft, Kind
 
@@ -77,7 +78,7 @@ def read_and_hash(_: Path, folder: Path) -> None:
 def publish_folder(work: Path, folder: Path) -> None:
     """What ``afpub repo publish`` does."""
     entries = normalize(FolderTree(folder=folder), where="bench", policy=Policy()).entries
-    catalogs = split(entries, min_entries=1_000, max_entries=200_000)
+    catalogs = split_tree(entries, CatalogBounds()).catalogs
     graft = Graft(at=RepoPath("/bench/tree"), tree=entries, catalogs=catalogs)
     publish(work / "repo", keys_folder=work / "keys", now=dt.datetime.now(tz=dt.UTC), grafts=(graft,))
 

@@ -29,7 +29,8 @@ from publisher.cvmfs.keys import create_keys
 from publisher.cvmfs.publish import publish
 from publisher.cvmfs.settings import Settings
 from publisher.names import Fqrn, RepoPath
-from publisher.staging.catalogs import split
+from publisher.project.settings import CatalogBounds
+from publisher.staging.catalogs import split_tree
 from publisher.staging.normalize import Policy, normalize
 from publisher.tree import FolderTree, Graft
 
@@ -59,7 +60,7 @@ def read_and_hash(folder: Path) -> tuple[int, int]:
 def publish_folder(repository: Path, keys: Path, folder: Path) -> object:
     """One publish of a folder."""
     entries = normalize(FolderTree(folder=folder), where="bench", policy=Policy()).entries
-    catalogs = split(entries, min_entries=1_000, max_entries=200_000)
+    catalogs = split_tree(entries, CatalogBounds()).catalogs
     graft = Graft(at=RepoPath("/bench/tree"), tree=entries, catalogs=catalogs)
     return publish(repository, keys_folder=keys, now=dt.datetime.now(tz=dt.UTC), grafts=(graft,))
 

@@ -160,7 +160,7 @@ def _prepare(run: _Run) -> _Prepared:
     images = obtain_images(plan, settings, bench.backend, bench.progress)
 
     clock.step("staging: normalizing trees, splitting catalogs")
-    staged = stage_images(plan, images, settings, bench.progress)
+    staged = stage_images(plan, images, settings, run.state, bench.progress)
     stage = lay_out(plan, images, settings.work / "stage")
     record = make_record(plan, staged, run.state, channel=run.channel, now=bench.now)
     changeset = make_changeset(plan, staged, record, base=run.base, now=bench.now)

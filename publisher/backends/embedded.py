@@ -11,8 +11,10 @@ from publisher.cvmfs.digest import Digest
 from publisher.cvmfs.export import export
 from publisher.cvmfs.keys import KeyFiles, private_key_findings, read_key_file
 from publisher.cvmfs.manifest import MANIFEST_NAME
+from publisher.cvmfs.preflight import preflight
 from publisher.cvmfs.publish import PublishProgress, publish
 from publisher.cvmfs.reader import Reader, open_repository
+from publisher.cvmfs.settings import read_settings
 from publisher.errors import RepositoryError
 from publisher.names import Fqrn, RepoPath
 from publisher.progress import Progress
@@ -54,7 +56,7 @@ class EmbeddedBackend:
             return None if reader.lookup(path) is None else b"".join(reader.read(path))
 
     def preflight(self, changeset: Changeset) -> Report:
-        """What would stop this changeset: keys that others can read, a tag that is taken."""
+        """What would stop this changeset: keys that others can read, a tag that is taken, limits of the repository."""
         findings = list(private_key_findings(KeyFiles(folder=self._keys, fqrn=self._fqrn)))
         with self.open() as reader:
             if changeset.tag and any(tag.name == changeset.tag for tag in reader.tags()):
@@ -66,7 +68,8 @@ class EmbeddedBackend:
                         hint=f"give the release a new version, or: afpub repo tag --remove {changeset.tag}",
                     )
                 )
-        return collect(findings)
+            limits = read_settings(self._folder, algorithm=reader.manifest.algorithm).limits
+            return collect(findings) + preflight(reader, changeset.grafts, changeset.removals, limits)
 
     def publish(self, changeset: Changeset, *, progress: Callable[[int, int], None] | None = None) -> Published:
         """The revision that the changeset made; see :class:`publisher.backends.base.Backend`."""

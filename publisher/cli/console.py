@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeAlias
 
 from rich.console import Console
 from rich.markup import escape
@@ -19,6 +19,8 @@ from publisher.report import Report, Severity
 
 _STYLE = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "dim"}
 _SHOWN_NOTES = 5
+Branches: TypeAlias = Mapping[str, "Branches"]
+"""What hangs below each line of a tree."""
 
 
 class Screen:
@@ -65,15 +67,12 @@ class Screen:
             drawn.add_row(*(escape(cell) for cell in row))
         self._out.print(drawn)
 
-    def tree(self, title: str, branches: Mapping[str, Sequence[str]]) -> None:
-        """A tree of two levels for people, on stdout."""
+    def tree(self, title: str, branches: Branches) -> None:
+        """A tree for people, on stdout."""
         if self.as_json:
             return
         drawn = Tree(escape(title))
-        for name, leaves in branches.items():
-            branch = drawn.add(escape(name))
-            for leaf in leaves:
-                branch.add(escape(leaf))
+        _grow(drawn, branches)
         self._out.print(drawn)
 
     def report(self, report: Report) -> None:
@@ -116,6 +115,11 @@ class Screen:
     def progress(self) -> LiveProgress:
         """A progress display for one command."""
         return LiveProgress(self, self._err)
+
+
+def _grow(tree: Tree, branches: Branches) -> None:
+    for name, inner in branches.items():
+        _grow(tree.add(escape(name)), inner)
 
 
 class LiveProgress:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +13,7 @@ import typer
 from publisher.backends.base import Published
 from publisher.cli.arriving import wait_until_there
 from publisher.cli.common import Session, command, from_newest
+from publisher.cli.console import Branches
 from publisher.cli.options import Recover
 from publisher.cli.places import backend_of, now, published_at, ready_backend
 from publisher.images.built import BuiltImage
@@ -19,6 +22,7 @@ from publisher.pipeline import Bench, Options, Outcome
 from publisher.pipeline import release as run_release
 from publisher.project.load import Project
 from publisher.project.manifest import ImageSelection, load_manifest
+from publisher.records.release import CatalogPart
 from publisher.release.build import build_steps
 from publisher.release.channels import promote as move_to
 from publisher.release.channels import rollback as move_back
@@ -27,6 +31,8 @@ from publisher.release.plan import Action, ReleasePlan, build_chain, make_plan
 from publisher.release.preview import ImagePreview, preview
 from publisher.release.retire import retire as retire_release
 from publisher.release.state import read_state
+from publisher.report import Report
+from publisher.staging.catalogs import State
 
 _NO_VERSION = ImageVersion("0")
 """An image that is built for itself gets no version."""
@@ -53,18 +59,20 @@ def _plan(app: typer.Typer) -> None:
         backend = backend_of(project)
         state = read_state(backend.read, fqrn=settings.fqrn, prefix=settings.prefix)
         made = make_plan(project, load_manifest(manifest), state.index)
-        images = preview(made, settings)
+        images = preview(made, settings, state)
         channel = f"channel {made.manifest.channel} of {settings.fqrn}"
         published = " (published already: nothing to do)" if made.published else ""
         session.screen.tree(
             f"release {made.manifest.version} -> {channel}{published}",
-            {_image_title(image): _catalog_lines(image) for image in images}
+            {_image_title(image): catalog_tree(image) for image in images}
             | {
-                "kernels": [
-                    f"{kernel.name}: {kernel.display_name}, in {kernel.image or 'no image'}" for kernel in made.kernels
-                ]
+                "kernels": {
+                    f"{kernel.name}: {kernel.display_name}, in {kernel.image or 'no image'}": {}
+                    for kernel in made.kernels
+                }
             },
         )
+        session.screen.report(functools.reduce(operator.add, (image.report for image in images), Report()))
         session.screen.result(_plan_json(made, images))
 
 
@@ -79,12 +87,23 @@ def _image_title(image: ImagePreview) -> str:
     return f"image {selection.name} {selection.version}: {what}{size}"
 
 
-def _catalog_lines(image: ImagePreview) -> list[str]:
+def catalog_tree(image: ImagePreview) -> Branches:
+    """What is known of an image, its nested catalogs one in the other as clients load them."""
     chain = " <- ".join(step.definition.name for step in reversed(image.plan.chain))
-    return [
-        f"made of {chain}, inputs {image.plan.inputs_digest[:19]}",
-        *(f"nested catalog at /{path}: {count:,} entries" for path, count in image.catalogs.items()),
-    ]
+    top: dict[str, Branches] = {f"made of {chain}, inputs {image.plan.inputs_digest[:19]}": {}}
+    open_branches: list[tuple[str, dict[str, Branches]]] = []
+    for part in image.catalogs:
+        inner: dict[str, Branches] = {}
+        while open_branches and not f"{part.path}/".startswith(f"{open_branches[-1][0]}/".lstrip("/")):
+            open_branches.pop()
+        above = open_branches[-1][1] if open_branches else top
+        above[_catalog_title(part, image.states[part.path])] = inner
+        open_branches.append((part.path, inner))
+    return top
+
+
+def _catalog_title(part: CatalogPart, state: State) -> str:
+    return f"/{part.path}: {part.entries:,} entries, {part.size_bytes / 1e6:,.1f} MB, {state.value}"
 
 
 def _plan_json(plan: ReleasePlan, images: Sequence[ImagePreview]) -> dict[str, object]:
@@ -103,7 +122,16 @@ def _plan_json(plan: ReleasePlan, images: Sequence[ImagePreview]) -> dict[str, o
                 "chain": [step.definition.name for step in image.plan.chain],
                 "entries": image.entries,
                 "size_bytes": image.size_bytes,
-                "catalogs": dict(image.catalogs),
+                "catalogs": [
+                    {
+                        "path": f"/{part.path}",
+                        "entries": part.entries,
+                        "size_bytes": part.size_bytes,
+                        "state": image.states[part.path].value,
+                    }
+                    for part in image.catalogs
+                ],
+                **image.report.to_json(),
             }
             for image in images
         ],

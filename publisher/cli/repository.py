@@ -20,18 +20,19 @@ from publisher.cli.places import find_place, now, revision_of
 from publisher.cvmfs.check import check
 from publisher.cvmfs.create import create_repository
 from publisher.cvmfs.digest import Algorithm
-from publisher.cvmfs.keys import KeyFiles, create_keys, private_key_findings
+from publisher.cvmfs.keys import KeyFiles, create_keys
+from publisher.cvmfs.preflight import nested_below
 from publisher.cvmfs.reader import Stored
 from publisher.cvmfs.repair import Origin
 from publisher.cvmfs.repair import repair as repair_repository
-from publisher.cvmfs.settings import Settings
+from publisher.cvmfs.settings import Settings, with_values
 from publisher.cvmfs.source import source_of
 from publisher.cvmfs.tags import add_tag, remove_tag
 from publisher.errors import NotFoundError, UsageError
 from publisher.names import Fqrn, RepoPath, TagName
 from publisher.project.settings import CatalogBounds
-from publisher.report import Report, collect
-from publisher.staging.catalogs import check_split, split
+from publisher.report import Report
+from publisher.staging.catalogs import check_split, split_tree
 from publisher.staging.normalize import Policy, normalize
 from publisher.staging.secrets import check_secrets
 from publisher.tree import FORMAT_OF_KIND, FolderTree, Graft, Kind
@@ -59,8 +60,12 @@ def _create(app: typer.Typer) -> None:
         algorithm: Annotated[Algorithm, typer.Option(help="What names the objects.")] = Algorithm.SHA1,
         master_key: MasterKey = None,
         sign_command: SignCommand = "",
+        values: Annotated[
+            list[str] | None, typer.Option("--set", help="A setting, NAME=VALUE; see 'afpub repo settings'.")
+        ] = None,
     ) -> None:
         """Create an empty signed repository and its keys."""
+        settings = with_values(Settings(algorithm=algorithm), values or (), new=True)
         folder = keys or at.absolute().parent / "keys"
         name = Fqrn(fqrn)
         moment = now()
@@ -71,7 +76,7 @@ def _create(app: typer.Typer) -> None:
             at,
             name,
             keys_folder=folder,
-            settings=Settings(algorithm=algorithm),
+            settings=settings,
             now=moment,
             sign=master_sign(files, master_key, sign_command),
         )
@@ -110,18 +115,19 @@ def _publish(app: typer.Typer) -> None:
         backend = place.backend(wait_s=wait)
         tree = normalize(FolderTree(folder=folder), where=f"{folder}", policy=Policy())
         bounds = CatalogBounds()
-        catalogs = split(tree.entries, min_entries=bounds.min_entries, max_entries=bounds.max_entries)
+        with place.open(session) as reader:
+            found = split_tree(tree.entries, bounds, previous=nested_below(reader, target))
         report = tree.report + check_secrets(tree.entries, where=f"{folder}")
-        report += check_split(tree.entries, catalogs, where=f"{folder}", max_entries=bounds.max_entries)
-        report += collect(private_key_findings(KeyFiles(folder=place.key_folder(), fqrn=backend.fqrn)))
-        session.screen.report(report)
-        session.conclude(report, "nothing was published")
+        report += check_split(found, where=f"{folder}", bounds=bounds)
         changeset = Changeset(
             base=backend.head(),
-            grafts=(Graft(at=target, tree=tree.entries, catalogs=catalogs),),
+            grafts=(Graft(at=target, tree=tree.entries, catalogs=found.catalogs),),
             tag=TagName(tag) if tag else None,
             description=f"publish_{target.name}",
         )
+        report += backend.preflight(replace(changeset, tag=None))  # a tag that is taken has an exit code of its own
+        session.screen.report(report)
+        session.conclude(report, "nothing was published")
         with session.screen.progress() as progress:
             progress.step(f"publishing {len(tree.entries):,} entries")
 

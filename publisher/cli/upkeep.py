@@ -1,7 +1,8 @@
-"""Commands that keep a repository in order: gc, republish."""
+"""Commands that keep a repository in order: settings, gc, republish."""
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 from typing import Annotated
 
@@ -10,9 +11,12 @@ import typer
 from publisher.cli.common import Session, command
 from publisher.cli.options import Keys, Repo, Wait
 from publisher.cli.places import find_place, now, revision_of
+from publisher.cvmfs.adjust import change_settings
 from publisher.cvmfs.digest import ObjectKind
 from publisher.cvmfs.gc import GRACE, Collection, Revision, collect_garbage, preview_garbage
+from publisher.cvmfs.reader import open_repository
 from publisher.cvmfs.republish import republish as republish_revision
+from publisher.cvmfs.settings import read_settings
 from publisher.errors import UsageError
 from publisher.names import TagName
 
@@ -29,8 +33,33 @@ _DAYS = GRACE.days
 
 def register(repo: typer.Typer) -> None:
     """Adds the commands."""
+    _settings(repo)
     _gc(repo)
     _republish(repo)
+
+
+def _settings(app: typer.Typer) -> None:
+    @command(app)
+    def settings(
+        session: Session,
+        values: Annotated[list[str] | None, typer.Argument(help="NAME=VALUE, any number of them.")] = None,
+        repo: Repo = "",
+    ) -> None:
+        """Show how a repository is written, or change it for everything that is published from now on."""
+        place = find_place(session, repo)
+        with open_repository(place.folder) as reader:
+            algorithm = reader.manifest.algorithm
+        if values:
+            change_settings(place.folder, values, algorithm=algorithm)
+        current = dataclasses.asdict(read_settings(place.folder, algorithm=algorithm))
+        session.screen.table("", ("setting", "value"), [(name, _shown(value)) for name, value in current.items()])
+        session.screen.result({"repository": f"{place.folder}", "settings": current})
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return f"{value}".lower()
+    return ",".join(value) if isinstance(value, tuple) else f"{value}"
 
 
 def _gc(app: typer.Typer) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from publisher.cvmfs.chunker import ChunkRule, Read, lengths
-from publisher.cvmfs.compression import Compressor
+from publisher.cvmfs.compression import Compression, Compressor
 from publisher.cvmfs.crew import Job, crew_of
 from publisher.cvmfs.digest import ObjectKind
 from publisher.cvmfs.disk import failing_as
@@ -50,12 +50,13 @@ class _Run:
 class ContentWriter:
     """Stores the contents of entries, several at a time."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - how contents are stored, and who hears of it
         self,
         store: ObjectStore,
         compressor: Compressor,
         rule: ChunkRule,
         *,
+        plain: Callable[[str], bool] = lambda _: False,
         jobs: int,
         progress: Callable[[int, int], None],
     ) -> None:
@@ -65,12 +66,14 @@ class ContentWriter:
             store: where objects go.
             compressor: how they are stored.
             rule: where big files are cut.
+            plain: says by its path in the tree whether a file is stored as it is.
             jobs: processes that work at the same time; 1 is this one alone.
             progress: gets the number of files and bytes that were just packed.
         """
         self._store = store
         self._compressor = compressor
         self._rule = rule
+        self._plain = plain
         self._jobs = jobs
         self._progress = progress
 
@@ -113,7 +116,8 @@ class ContentWriter:
             if big:
                 run.big = True
             elif entry.kind is Kind.FILE:
-                run.parts.append(Part(_source(entry), entry.path, entry.size_bytes, 0, entry.size_bytes, -1))
+                size, plain = entry.size_bytes, self._plain(entry.path)
+                run.parts.append(Part(_source(entry), entry.path, size, 0, size, -1, plain))
                 run.bytes += entry.size_bytes
             if big:
                 yield run
@@ -124,8 +128,9 @@ class ContentWriter:
     def _begin(self, run: _Run) -> Iterator[Job]:
         """The jobs of a run; those of a big file one by one, while it is cut."""
         if run.big:
+            plain = self._plain(run.entries[0].path)
             for part in _pieces(run.entries[0], self._rule):
-                run.jobs.append(Job((part,)))
+                run.jobs.append(Job((part._replace(plain=plain),)))
                 yield run.jobs[-1]
         elif run.parts:
             run.jobs.append(Job(tuple(run.parts)))
@@ -151,30 +156,33 @@ class ContentWriter:
         if run.big:
             yield run.entries[0], self._content(run)
             return
-        packed = iter(run.jobs[0].packed or () if run.jobs else ())
+        packed = iter(zip(run.parts, run.jobs[0].packed or () if run.jobs else (), strict=True))
         for entry in run.entries:
             if entry.kind is Kind.FILE:
-                yield entry, self._whole(entry, next(packed).digest)
+                yield entry, self._whole(entry, *next(packed))
             else:
                 yield entry, None
 
-    def _whole(self, entry: Entry, digest: bytes) -> Content:
+    def _compression(self, part: Part) -> Compression:
+        return Compression.NONE if part.plain else self._compressor.compression
+
+    def _whole(self, entry: Entry, part: Part, packed: Packed) -> Content:
         return Content(
             size_bytes=entry.size_bytes,
             algorithm=self._store.algorithm,
-            compression=self._compressor.compression,
-            digest=digest,
+            compression=self._compression(part),
+            digest=packed.digest,
         )
 
     def _content(self, run: _Run) -> Content:
         (entry,) = run.entries
         pieces = [(job.parts[0], packed) for job in run.jobs for packed in job.packed or ()]
         if len(pieces) == 1:
-            return self._whole(entry, pieces[0][1].digest)
+            return self._whole(entry, *pieces[0])
         return Content(
             size_bytes=entry.size_bytes,
             algorithm=self._store.algorithm,
-            compression=self._compressor.compression,
+            compression=self._compression(pieces[0][0]),
             chunks=tuple(
                 Chunk(offset=part.start, size_bytes=part.length, digest=packed.digest) for part, packed in pieces
             ),

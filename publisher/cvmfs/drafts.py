@@ -187,8 +187,8 @@ class Drafts:
         self._loaded[row.path] = draft
         return draft
 
-    def room(self, at: str) -> tuple[str, int]:
-        """The catalog that would hold the row of a path, and its rows without those that would be replaced."""
+    def room(self, at: str) -> tuple[str, int, int]:
+        """The catalog that would hold the row of a path, its rows, and how many of them would be replaced."""
         draft = self._loaded[""]
         path = ""
         for name in at.split("/")[1:-1]:
@@ -199,7 +199,7 @@ class Drafts:
             if row.mount_point:
                 draft = self._load(draft, path)
         below = f"{at}/"
-        return draft.mount, sum(path != at and not path.startswith(below) for path in draft.rows)
+        return draft.mount, len(draft.rows), sum(path == at or path.startswith(below) for path in draft.rows)
 
     def entries(self) -> dict[str, int]:
         """The number of rows of each catalog that was touched, by mount path."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from publisher.cvmfs.compression import Compressor
+from publisher.cvmfs.compression import Compression, Compressor
 from publisher.cvmfs.digest import Algorithm
 from publisher.cvmfs.disk import write_new
 from publisher.errors import DiskError
@@ -21,6 +21,9 @@ READ_ONLY = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 """How files to publish are opened: a link or a pipe in the place of one is noticed, not followed or waited for."""
 _REMEMBERED = 50_000
 """Most contents that a packer remembers to have packed: bounds its memory."""
+
+
+_PLAIN = Compressor(compression=Compression.NONE)
 
 
 class Part(NamedTuple):
@@ -36,6 +39,8 @@ class Part(NamedTuple):
     length: int
     mtime_ns: int
     """What the file's time must be; -1 where any will do."""
+    plain: bool = False
+    """Stored as it is, whatever the plan says."""
 
 
 class Packed(NamedTuple):
@@ -78,6 +83,7 @@ class Packer:
         self._algorithm = plan.algorithm
         self._compressor = plan.compressor
         self._how = f"{plan.algorithm} {plan.compressor.key}".encode()
+        self._how_plain = f"{plan.algorithm} {_PLAIN.key}".encode()
         self._scratch = f"{plan.scratch}{os.getpid()}-{os.urandom(4).hex()}-"
         self._known = known
         self._mine: dict[bytes, tuple[bytes, int]] = {}
@@ -90,19 +96,22 @@ class Packer:
             DiskError: a file cannot be read, is not what the part says any more, or an object cannot be written.
         """
         contents = [_content(part) for part in parts]
-        keys = [content_key(data, self._how) for data in contents]
+        keys = [
+            content_key(data, self._how_plain if part.plain else self._how)
+            for part, data in zip(parts, contents, strict=True)
+        ]
         known = self._known(keys)
         if len(self._mine) > _REMEMBERED:
             self._mine.clear()
         return [
-            self._packed(key, data, known.get(key) or self._mine.get(key))
-            for key, data in zip(keys, contents, strict=True)
+            self._packed(key, data, known.get(key) or self._mine.get(key), plain=part.plain)
+            for key, data, part in zip(keys, contents, parts, strict=True)
         ]
 
-    def _packed(self, key: bytes, data: bytes, known: tuple[bytes, int] | None) -> Packed:
+    def _packed(self, key: bytes, data: bytes, known: tuple[bytes, int] | None, *, plain: bool) -> Packed:
         if known is not None:
             return Packed(key, *known, "")
-        stored = self._compressor.compress(data)
+        stored = data if plain else self._compressor.compress(data)
         digest = self._algorithm.raw_digest(stored)
         temporary = f"{self._scratch}{self._count}"
         self._count += 1

@@ -21,16 +21,17 @@ from publisher.cvmfs.keys import KeyFiles
 from publisher.cvmfs.limits import Limits, check_catalog_sizes, refuse
 from publisher.cvmfs.lock import hold
 from publisher.cvmfs.manifest import MANIFEST_NAME
+from publisher.cvmfs.preflight import check_surveys, survey_grafts
 from publisher.cvmfs.reader import Reader, open_repository
 from publisher.cvmfs.reflog import REFLOG_NAME
 from publisher.cvmfs.rows import Content
 from publisher.cvmfs.settings import SIDE_FOLDER, Settings, read_settings
 from publisher.cvmfs.signing import Signer, check_may_sign, load_signer
 from publisher.cvmfs.store import ObjectStore
-from publisher.cvmfs.survey import Survey, survey
+from publisher.cvmfs.survey import Survey
 from publisher.errors import AlreadyPublishedError, RepositoryError, StaleBaseError
 from publisher.names import Fqrn, RepoPath, TagName
-from publisher.report import Report, collect
+from publisher.report import Report
 from publisher.tree import Entry, Graft
 
 
@@ -154,7 +155,7 @@ def publish(  # noqa: PLR0913 - one call with everything a revision is made of
         base: the root catalog that the change was made for; another one is refused.
         progress: told from time to time how far it has come.
         wait_s: how long to wait for another publisher, in seconds.
-        limits: sizes to stay below; those of the CVMFS tools when left out.
+        limits: sizes to stay below; those of the repository's settings when left out.
         jobs: processes that read and compress; what the repository's settings say when left out.
 
     Raises:
@@ -169,7 +170,7 @@ def publish(  # noqa: PLR0913 - one call with everything a revision is made of
     start = time.monotonic()
     with session(folder, keys_folder=keys_folder, now=now, wait_s=wait_s) as held:
         _check_base(held, base)
-        work = _Work(held, limits or Limits(), jobs or held.settings.workers, progress)
+        work = _Work(held, limits or held.settings.limits, jobs or held.settings.workers, progress)
         outcome = work.apply(grafts, removals)
         work.tell("manifest")
         history = tagged_history(held.reader, outcome, held.now_s, tag, description)
@@ -260,16 +261,14 @@ class _Work:
     def apply(self, grafts: tuple[Graft, ...], removals: tuple[RepoPath, ...]) -> Outcome:
         """Stores everything but the manifest."""
         held = self._held
-        trees = [survey(graft, self._limits) for graft in grafts]
+        trees = survey_grafts(held.reader, grafts, self._limits)
         self._files_total = sum(tree.files for tree in trees)
         self._bytes_total = sum(tree.bytes for tree in trees)
-        self._report += collect(finding for tree in trees for finding in tree.findings)
         drafts = Drafts(held.reader, self._store_catalog, now_s=held.now_s, nanoseconds=held.settings.nanoseconds)
         for path in removals:
             drafts.remove(path)
-        for tree in trees:
-            mount, rows = drafts.room(tree.graft.at)
-            refuse(check_catalog_sizes({**tree.rows, mount: rows + tree.rows_outside}, self._limits))
+        self._report += check_surveys(drafts, trees, self._limits)
+        refuse(self._report.findings)
         self.tell("contents")
         marker = self._marker(trees)
         for number, tree in enumerate(trees, 1):
@@ -308,8 +307,14 @@ class _Work:
 
     def _stored(self, tree: Survey) -> Generator[tuple[Entry, Content | None]]:
         settings = self._held.settings
+        at, is_plain = tree.graft.at, settings.is_plain
         writer = ContentWriter(
-            self._held.store, settings.compressor, settings.chunk_rule, jobs=self._jobs, progress=self._count
+            self._held.store,
+            settings.compressor,
+            settings.chunk_rule,
+            plain=lambda path: is_plain(f"{at}/{path}".rstrip("/")),
+            jobs=self._jobs,
+            progress=self._count,
         )
         return writer.stored(tree.graft.tree, files=tree.files, size_bytes=tree.bytes)
 

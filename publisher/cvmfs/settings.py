@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from publisher.cvmfs.chunker import ChunkRule
 from publisher.cvmfs.compression import Compression, Compressor
 from publisher.cvmfs.digest import Algorithm
 from publisher.cvmfs.disk import failing_as
+from publisher.cvmfs.limits import Limits
 from publisher.cvmfs.manifest import DEFAULT_TTL_S
-from publisher.errors import AfpubError, RepositoryError
+from publisher.errors import AfpubError, RepositoryError, UsageError
+from publisher.patterns import PathPattern, matcher
 
 SIDE_FOLDER = ".afpub"
 """What afpub keeps beside a repository; no reader needs it, and no web server should show it (mode 0700)."""
@@ -31,6 +34,9 @@ class Settings:
     """What names objects; every client knows SHA-1."""
     compression: str = "zlib"
     """``zlib`` or ``none``."""
+    uncompressed: tuple[str, ...] = ()
+    """Patterns (:class:`publisher.patterns.PathPattern`) of files that are stored as they are, whatever
+    ``compression`` says: those whose format is compressed already. Nothing, as the CVMFS tools have it."""
     compression_level: int = 0
     """1 (fast) to 12 (small); 0 is the usual one: 6 of zlib, and 5 of libdeflate, which stores as many bytes."""
     reference_compressor: bool = False
@@ -48,6 +54,12 @@ class Settings:
     """Store the nanoseconds of modification times."""
     jobs: int = 0
     """Processes that read and compress; 0 for one for each processor, at most 8."""
+    limit_root_entries: int = Limits().root_entries
+    """Most entries of the root catalog; 0 switches it off, as for all limits."""
+    limit_nested_entries: int = Limits().nested_entries
+    limit_file_bytes: int = Limits().file_bytes
+    enforce_limits: bool = Limits().enforce
+    """Refuse what is above a limit that otherwise gives a warning only."""
 
     def __post_init__(self) -> None:
         if self.compression not in {"zlib", "none"}:
@@ -56,7 +68,7 @@ class Settings:
             raise RepositoryError(f"the time to live must be positive, not {self.ttl_s} s")
         if not 0 <= self.jobs <= _MOST_JOBS:
             raise RepositoryError(f"there can be 0 to {_MOST_JOBS} jobs, not {self.jobs}")
-        _ = self.compressor, self.chunk_rule
+        _ = self.compressor, self.chunk_rule, self.is_plain, self.limits
 
     @property
     def workers(self) -> int:
@@ -71,11 +83,75 @@ class Settings:
         return Compressor(compression=kind, level=level, reference=self.reference_compressor)
 
     @property
+    def is_plain(self) -> Callable[[str], bool]:
+        """Says whether the contents of the file at a path of the repository are stored as they are."""
+        return matcher([PathPattern(text) for text in self.uncompressed])
+
+    @property
+    def limits(self) -> Limits:
+        """What may be published."""
+        return Limits(
+            root_entries=self.limit_root_entries,
+            nested_entries=self.limit_nested_entries,
+            file_bytes=self.limit_file_bytes,
+            enforce=self.enforce_limits,
+        )
+
+    @property
     def chunk_rule(self) -> ChunkRule:
         """Where big files are cut."""
         return ChunkRule(
             least=self.chunk_least, average=self.chunk_average, most=self.chunk_most, fixed=self.chunk_fixed
         )
+
+
+_FIXED = {
+    "algorithm": "it names every object: create another repository",
+    "garbage_collectable": "'afpub repo gc --enable' declares a repository garbage collectable",
+}
+_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+def with_values(settings: Settings, assignments: Iterable[str], *, new: bool = False) -> Settings:
+    """Settings with other values.
+
+    Args:
+        settings: those to begin with.
+        assignments: ``name=value``; sizes may end in K, M or G, lists are separated by commas.
+        new: the repository is being created, so that everything may be chosen.
+
+    Raises:
+        UsageError: a name is unknown, or a value is not of its kind.
+        RepositoryError, NameInvalidError: the values cannot be used.
+    """
+    values: dict[str, object] = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        kinds = {field.name: type(getattr(settings, field.name)) for field in fields(Settings)}
+        if not equals or name not in kinds:
+            raise UsageError(f"{assignment!r} sets nothing", hint=f"write NAME=VALUE; names: {', '.join(kinds)}")
+        if name in _FIXED and not new:
+            raise UsageError(f"{name!r} is chosen when a repository is created", hint=_FIXED[name])
+        values[name] = _value(name, kinds[name], text)
+    return replace(settings, **values)  # type: ignore[arg-type] # of the kinds of the fields
+
+
+def _value(name: str, kind: type, text: str) -> object:
+    if kind is bool:
+        if text not in {"true", "false"}:
+            raise UsageError(f"{name!r} is true or false, not {text!r}")
+        return text == "true"
+    if kind is int:
+        number, unit = (text[:-1], _UNITS[text[-1]]) if text[-1:] in _UNITS else (text, 1)
+        if not (number.isascii() and number.isdigit()):
+            raise UsageError(f"{name!r} is a whole number, not {text!r}", hint="sizes may end in K, M or G")
+        return int(number) * unit
+    if kind is tuple:
+        return tuple(part for part in text.split(",") if part)
+    try:
+        return kind(text)
+    except ValueError:
+        raise UsageError(f"{name!r} cannot be {text!r}") from None
 
 
 def encode_settings(settings: Settings) -> bytes:
@@ -102,6 +178,7 @@ def read_settings(folder: Path, *, algorithm: Algorithm) -> Settings:
         unknown = sorted(set(data) - names)
         if unknown:
             raise RepositoryError(f"unknown setting {unknown[0]!r}")
+        data["uncompressed"] = tuple(data.get("uncompressed", ()))
         return Settings(**{**data, "algorithm": Algorithm(data.get("algorithm", algorithm))})
     except AfpubError as exc:
         raise RepositoryError(f"{path}: {exc.message}", hint=exc.hint) from exc

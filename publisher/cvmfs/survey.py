@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from publisher.cvmfs.limits import Limits, check_file_sizes
+from publisher.cvmfs.dirtab import Dirtab
+from publisher.cvmfs.limits import Limits, check_tree, is_suspicious
 from publisher.cvmfs.rows import MARKER
 from publisher.errors import RepositoryError
 from publisher.report import Finding
@@ -29,8 +30,14 @@ class Survey:
     findings: tuple[Finding, ...]
 
 
-def survey(graft: Graft, limits: Limits) -> Survey:
+def survey(graft: Graft, limits: Limits, rules: Dirtab | None = None, *, mount_bytes: int = 0) -> Survey:
     """Goes through a tree once.
+
+    Args:
+        graft: the tree, and where it goes.
+        limits: what is too big.
+        rules: of the repository, that say where catalogs begin.
+        mount_bytes: length of the path at which clients mount the repository.
 
     Raises:
         RepositoryError: it does not begin with its root, or a catalog begins where there is no directory.
@@ -39,7 +46,7 @@ def survey(graft: Graft, limits: Limits) -> Survey:
     files = size_bytes = 0
     held: dict[str, int] = {}
     marked = set()
-    big: list[Entry] = []
+    odd: list[Entry] = []
     first: Entry | None = None
     for entry in graft.tree:
         if first is None:
@@ -53,13 +60,13 @@ def survey(graft: Graft, limits: Limits) -> Survey:
         elif entry.kind is Kind.FILE:
             files += 1
             size_bytes += entry.size_bytes
-            if entry.size_bytes > limits.file_bytes:
-                big.append(entry)
-            if entry.name == MARKER:
-                marked.add(entry.parent)
+        if is_suspicious(entry, limits):
+            odd.append(entry)
+        if entry.path.endswith(MARKER) and entry.name == MARKER:
+            marked.add(_marked(entry, graft))
     if first is None or first.path:
         raise RepositoryError(f"the tree to publish at {graft.at or '/'} does not begin with its root")
-    catalogs = graft.catalogs | marked
+    catalogs = graft.catalogs | marked | _ruled(held, graft, rules or Dirtab())
     for path in sorted(catalogs - held.keys()):
         raise RepositoryError(f"{graft.at}/{path} cannot begin a nested catalog: the tree has no such directory")
     outside, rows = count_rows(held, catalogs, marked)
@@ -70,8 +77,25 @@ def survey(graft: Graft, limits: Limits) -> Survey:
         catalogs=frozenset(catalogs),
         rows={f"{graft.at}/{path}".rstrip("/"): count for path, count in rows.items()},
         rows_outside=outside,
-        findings=tuple(check_file_sizes(big, graft.at, limits)),
+        findings=tuple(check_tree(odd, graft.at, limits, mount_bytes=mount_bytes)),
     )
+
+
+def _ruled(held: Mapping[str, int], graft: Graft, rules: Dirtab) -> set[str]:
+    """The directories that the rules of the repository name."""
+    if rules.positive is None:
+        return set()
+    return {path for path in held if rules.begins_catalog(f"{graft.at}/{path}".rstrip("/"))}
+
+
+def _marked(entry: Entry, graft: Graft) -> str:
+    """The directory that a marker is about."""
+    if entry.kind is not Kind.FILE:
+        raise RepositoryError(
+            f"cannot publish {graft.at}/{entry.path}: a {MARKER} must be a file, not a {entry.kind}",
+            hint="it says that its directory begins a nested catalog: make it an empty file, or remove it",
+        )
+    return entry.parent
 
 
 def count_rows(

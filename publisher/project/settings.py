@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from publisher.errors import ProjectError
 from publisher.names import Fqrn, RepoPath
+from publisher.patterns import PathPattern
 from publisher.project.toml import Table, read_toml
 
 SETTINGS_FILE = "afpub.toml"
@@ -15,10 +17,21 @@ SERVER = "cvmfs-server"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CatalogBounds:
-    """How large a nested catalog may be, in entries (the publishing guide of CVMFS: 1,000 to 200,000)."""
+    """How large a nested catalog may be, and where one may begin; ``docs/performance.md`` says why so."""
 
     min_entries: int = 1_000
-    max_entries: int = 200_000
+    max_entries: int = 30_000
+    cut: tuple[PathPattern, ...] = ()
+    """More directories that begin a catalog when they have the least entries."""
+    whole: tuple[PathPattern, ...] = ()
+    """More directories inside of which none begins."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.min_entries * 4 <= self.max_entries:
+            raise ProjectError(
+                f"the bounds {self.min_entries} and {self.max_entries} of catalogs leave no room to be stable",
+                hint="'min_entries' must be above 0, and 'max_entries' at least four times as much",
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,13 +116,8 @@ def load_settings(root: Path) -> Settings:
     kernels, build = table.table("kernels"), table.table("build")
     policy, catalogs = table.table("policy"), table.table("catalogs")
     fqrn = table.named("fqrn", Fqrn)
-    bounds = CatalogBounds(
-        min_entries=catalogs.integer("min_entries", CatalogBounds().min_entries),
-        max_entries=catalogs.integer("max_entries", CatalogBounds().max_entries),
-    )
+    bounds = _catalog_bounds(catalogs)
     backend = table.choice("backend", (EMBEDDED, SERVER), EMBEDDED)
-    if not 0 < bounds.min_entries < bounds.max_entries:
-        raise catalogs.problem("'min_entries' must be above 0 and below 'max_entries'")
     settings = Settings(
         root=root,
         fqrn=fqrn,
@@ -182,3 +190,17 @@ def _links(kernels: Table) -> Links:
         if url and (not url.startswith(("https://", "http://", "mailto:")) or any(ord(char) <= 32 for char in url)):
             raise kernels.problem(f"{url!r} is no address", hint="write https://... or mailto:...")
     return links
+
+
+def _catalog_bounds(table: Table) -> CatalogBounds:
+    try:
+        return CatalogBounds(
+            min_entries=table.integer("min_entries", CatalogBounds().min_entries),
+            max_entries=table.integer("max_entries", CatalogBounds().max_entries),
+            cut=tuple(PathPattern(text) for text in table.texts("cut")),
+            whole=tuple(PathPattern(text) for text in table.texts("whole")),
+        )
+    except ProjectError as exc:
+        if exc.message.startswith(f"{table.file}"):
+            raise
+        raise table.problem(exc.message, hint=exc.hint) from None

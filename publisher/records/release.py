@@ -37,6 +37,20 @@ class Change:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class CatalogPart:
+    """What one nested catalog of an image holds."""
+
+    path: str
+    """The directory in the image that begins it; empty for the root."""
+    entries: int
+    """Rows, with that of the directory itself."""
+    size_bytes: int
+    """Sum of the sizes of its files."""
+    digest: str
+    """``sha256:<hex>`` of names, kinds, modes, sizes and link targets; not of contents, which need not be read."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ImageRecord:
     """An image of a release."""
 
@@ -61,6 +75,8 @@ class ImageRecord:
     packages: tuple[Package, ...]
     changes: tuple[Change, ...]
     """What was left out, stripped or opened on the way into the repository."""
+    catalogs: tuple[CatalogPart, ...] = ()
+    """Its nested catalogs; none in records of older versions of afpub."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -171,6 +187,10 @@ def _image_json(row: ImageRecord, prefix: RepoPath) -> dict[str, object]:
             for item in row.packages
         ],
         "changes": [{"check": item.check, "path": item.path, "message": item.message} for item in row.changes],
+        "catalogs": [
+            {"path": item.path, "entries": item.entries, "size_bytes": item.size_bytes, "digest": item.digest}
+            for item in row.catalogs
+        ],
     }
 
 
@@ -228,12 +248,22 @@ def _image(row: Table) -> ImageRecord:
         os=row.text("os"),
         packages=tuple(_package(item) for item in row.tables("packages")),
         changes=tuple(_change(item) for item in row.tables("changes")),
+        catalogs=tuple(_catalog(item) for item in row.tables("catalogs")),
     )
 
 
 def _package(row: Table) -> Package:
     return Package(
         kind=row.text("kind"), name=row.text("name"), version=row.text("version"), license=row.text("license")
+    )
+
+
+def _catalog(row: Table) -> CatalogPart:
+    return CatalogPart(
+        path=row.text("path"),
+        entries=row.integer("entries"),
+        size_bytes=row.integer("size_bytes"),
+        digest=row.text("digest"),
     )
 
 

@@ -13,13 +13,15 @@ from publisher.names import ImageName, ImageVersion, RepoPath
 from publisher.progress import Progress
 from publisher.project.settings import Settings
 from publisher.records.index import IndexImage
-from publisher.records.release import Change, FileDigest, ImageRecord, KernelRecord, Package
+from publisher.records.release import CatalogPart, Change, FileDigest, ImageRecord, KernelRecord, Package
 from publisher.release.build import Obtained
 from publisher.release.layout import JUPYTER, channel_target, folder_entry, image_path, release_folder
 from publisher.release.plan import Action, ImagePlan, ReleasePlan
+from publisher.release.preview import catalogs_before
+from publisher.release.state import PublishedState
 from publisher.report import Finding, Report, Severity, collect, error, note, warning
 from publisher.staging.bytecode import check_bytecode
-from publisher.staging.catalogs import check_split, split
+from publisher.staging.catalogs import check_split, split_tree
 from publisher.staging.digest import tree_digest
 from publisher.staging.links import check_links
 from publisher.staging.normalize import Policy, normalize
@@ -56,7 +58,11 @@ class StagedImage:
 
 
 def stage_images(
-    plan: ReleasePlan, images: Mapping[ImageName, Obtained], settings: Settings, progress: Progress
+    plan: ReleasePlan,
+    images: Mapping[ImageName, Obtained],
+    settings: Settings,
+    state: PublishedState,
+    progress: Progress,
 ) -> tuple[StagedImage, ...]:
     """The new images of a release as they are to be published; published ones stay as they are."""
     staged = []
@@ -65,20 +71,22 @@ def stage_images(
         if image.action is Action.BUILD:
             assert built is not None, "an image that is not published has been built"
             progress.line(f"{image.selection.name} {image.selection.version}")
-            staged.append(stage_image(image, built, settings))
+            before = [part.path for part in catalogs_before(state, image)]
+            staged.append(stage_image(image, built, settings, before=before))
     return tuple(staged)
 
 
-def stage_image(plan: ImagePlan, built: BuiltImage, settings: Settings) -> StagedImage:
+def stage_image(plan: ImagePlan, built: BuiltImage, settings: Settings, *, before: Sequence[str] = ()) -> StagedImage:
     """The image's tree, normalized, split into catalogs, checked and digested; nothing is copied.
+
+    ``before`` are the directories that begin a catalog in the image as it was published last.
 
     Raises:
         DiskError: a file of the built image cannot be read.
     """
     where = f"{plan.selection.name}"
-    bounds = settings.catalogs
     tree = normalize(FolderTree(folder=built.rootfs), where=where, policy=Policy(unreadable=settings.unreadable))
-    catalogs = split(tree.entries, min_entries=bounds.min_entries, max_entries=bounds.max_entries)
+    found = split_tree(tree.entries, settings.catalogs, previous=before)
     opened = collect(_opened(built, where, settings))
     report = (
         opened
@@ -87,14 +95,14 @@ def stage_image(plan: ImagePlan, built: BuiltImage, settings: Settings) -> Stage
         + check_bytecode(tree.entries, where=where)
         + check_secrets(tree.entries, where=where)
         + collect(_metadata(tree.entries, where))
-        + check_split(tree.entries, catalogs, where=where, max_entries=bounds.max_entries)
+        + check_split(found, where=where, bounds=settings.catalogs)
     )
-    record = _record(plan, built, tree.entries, opened + tree.report)
+    record = _record(plan, built, tree.entries, opened + tree.report, found.parts if found.catalogs else ())
     return StagedImage(
         name=plan.selection.name,
         version=plan.selection.version,
         entries=tree.entries,
-        catalogs=catalogs,
+        catalogs=found.catalogs,
         record=record,
         report=report,
     )
@@ -120,7 +128,9 @@ def _metadata(entries: Sequence[Entry], where: str) -> Iterator[Finding]:
         yield warning("no-metadata", where, "there is no .singularity.d: the environment of the recipe is lost")
 
 
-def _record(plan: ImagePlan, built: BuiltImage, entries: Sequence[Entry], changes: Report) -> ImageRecord:
+def _record(
+    plan: ImagePlan, built: BuiltImage, entries: Sequence[Entry], changes: Report, catalogs: tuple[CatalogPart, ...]
+) -> ImageRecord:
     definition = plan.definition
     return ImageRecord(
         name=plan.selection.name,
@@ -146,6 +156,7 @@ def _record(plan: ImagePlan, built: BuiltImage, entries: Sequence[Entry], change
             for item in changes.findings
             if item.severity is Severity.NOTE
         ),
+        catalogs=catalogs,
     )
 
 

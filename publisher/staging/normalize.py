@@ -16,8 +16,6 @@ _SPECIAL: Final = (Kind.FIFO, Kind.SOCKET, Kind.CHAR, Kind.BLOCK)
 _SET_ID: Final = 0o6000
 _ODD: Final = re.compile(r"[\x00-\x1f\udc80-\udcff]")
 """Control characters, and bytes that are not UTF-8 as :func:`os.fsdecode` gives them."""
-_FILE_LIMIT_BYTES: Final = 1024 * 1024 * 1024
-"""CVMFS_FILE_MBYTE_LIMIT, 1024 MB by default: servers warn or refuse above it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,9 +106,6 @@ def _remarks(entry: Entry, place: str) -> Iterator[Finding]:
         )
     if _ODD.search(entry.name):
         yield warning("odd-name", place, "the name holds control characters or is not UTF-8")
-    if entry.kind is Kind.FILE and entry.size_bytes > _FILE_LIMIT_BYTES:
-        size = entry.size_bytes / _FILE_LIMIT_BYTES
-        yield warning("large-file", place, f"{size:.1f} GiB; a CVMFS server may refuse it above 1 GiB")
     if entry.kind is Kind.SYMLINK and "$(" in entry.target:
         yield error(
             "variant-link",

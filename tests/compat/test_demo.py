@@ -68,7 +68,7 @@ def test_catalogs_are_neither_large_nor_needlessly_small(demo):
     with open_repository(demo.repository) as reader:
         rows = {info.mount_path: info.rows for info in reader.catalogs()}
     assert {path.split("/")[3] for path in rows if path} == {"python27", "python3-ml", "root"}
-    assert all(count <= 200_000 for count in rows.values()), rows
+    assert all(count <= 30_000 for count in rows.values()), rows
     assert all(count >= 1_000 for path, count in rows.items() if path), rows
 
 

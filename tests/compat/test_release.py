@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -86,6 +87,29 @@ def test_the_next_release_keeps_the_images_that_did_not_change(project, revision
     assert project.release()["revision"] == 3
     shown = project.json("show", "1.1")
     assert shown["images"] == project.json("show", "1.0")["images"]
+
+
+def test_the_plan_shows_the_nested_catalogs_and_what_became_of_them(project):
+    with (project.root / "afpub.toml").open("a") as file:
+        file.write('\n[catalogs]\nmin_entries = 3\nmax_entries = 200\ncut = ["/etc", "/var"]\n')
+    (before,) = project.json("plan", project.manifest)["images"]
+    assert (before["built"], before["catalogs"]) == (False, [])
+    project.release()
+    (published,) = project.json("plan", project.manifest)["images"]
+    assert [(row["path"], row["state"]) for row in published["catalogs"]] == [
+        ("/", "unchanged"),
+        ("/etc", "unchanged"),
+    ]
+    with open_repository(project.repository) as reader:
+        mounts = [info.mount_path for info in reader.catalogs()]
+    assert mounts == ["", "/af/images/machine/1.0", "/af/images/machine/1.0/etc"]
+    project.describe(version="1.1", image="1.1", content="something else")
+    project.run("build")
+    (built,) = project.json("plan", project.manifest)["images"]
+    assert {row["path"]: row["state"] for row in built["catalogs"]}["/etc"] == "changed"
+    shown = project.run("plan", project.manifest).stdout
+    assert "image machine 1.1: built, to be published" in shown
+    assert re.search(r"/etc: \d entries, 0.0 MB, changed", shown)
 
 
 def test_a_published_image_is_read_back_where_it_was_never_built(project):

@@ -110,6 +110,28 @@ def test_an_older_revision_gets_a_name(published, package):
     assert "good" not in {row["name"] for row in rows}
 
 
+def test_settings_are_shown_and_changed(afpub, package):
+    (package / "plot.png").write_bytes(b"\x89PNG" * 9)
+    done = document(afpub("repo", "settings", "uncompressed=*.png,*.zip", "--repo", "repository", "--json"))
+    assert done["settings"]["uncompressed"] == ["*.png", "*.zip"]
+    shown = afpub("repo", "settings", "--repo", "repository").stdout
+    assert re.search(r"^chunk_average +8388608 *$", shown, re.MULTILINE)
+    done = document(afpub("repo", "publish", package, "/sw/tool/1.0", "--repo", "repository", "--json"))
+    assert done["new"]
+    assert afpub("repo", "cat", "/sw/tool/1.0/plot.png", "--repo", "repository").stdout.count("PNG") == 9
+    afpub("repo", "fsck", "--repo", "repository")
+    done = afpub("repo", "settings", "colour=blue", "--repo", "repository", code=2)
+    assert "'colour=blue' sets nothing" in done.tail
+
+
+def test_what_is_over_a_limit_is_refused_before_anything_is_written(afpub, package, tmp_path):
+    afpub("repo", "settings", "limit_root_entries=5", "--repo", "repository")
+    done = afpub("repo", "publish", package, "/sw/tool/1.0", "--repo", "repository", code=1)
+    assert "error /: the catalog of / would have 7 entries, more than 5" in done.tail
+    assert "raise it: afpub repo settings limit_root_entries=NUMBER" in done.tail
+    assert list((tmp_path / "repository/data").glob("*/*[0-9a-f]")) == []
+
+
 def test_what_was_left_out_is_said(afpub, package):
     done = afpub("repo", "publish", package, "/sw/tool/1.0", "--repo", "repository")
     assert "a fifo device or pipe was left out" in done.tail

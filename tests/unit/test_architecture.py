@@ -14,7 +14,7 @@ PACKAGE = Path(publisher.__file__).parent
 LAYERS = (
     {"report"},
     {"errors"},
-    {"names", "progress"},
+    {"names", "patterns", "progress"},
     {"tools", "tree", "machine", "doctor"},
     {"project", "records", "cvmfs"},
     {"backends"},

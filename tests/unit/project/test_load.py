@@ -229,7 +229,15 @@ def test_the_variant_is_part_of_the_published_version(root):
 def test_catalog_bounds_are_checked(root):
     with (root / "afpub.toml").open("a") as file:
         file.write("[catalogs]\nmin_entries = 9\nmax_entries = 5\n")
-    assert "'min_entries' must be above 0 and below 'max_entries'" in complaint(lambda: load_project(root))[0]
+    message, hint = complaint(lambda: load_project(root))
+    assert message.endswith("[catalogs]: the bounds 9 and 5 of catalogs leave no room to be stable")
+    assert hint == "'min_entries' must be above 0, and 'max_entries' at least four times as much"
+
+
+def test_catalog_patterns_are_checked(root):
+    with (root / "afpub.toml").open("a") as file:
+        file.write('[catalogs]\ncut = ["opt/*/share"]\nwhole = ["a//b"]\n')
+    assert complaint(lambda: load_project(root))[0].endswith("[catalogs]: 'a//b' is no pattern for paths")
 
 
 def with_aliases(root, lines):

@@ -5,6 +5,7 @@ import pytest
 from publisher.errors import FormatError, NotFoundError
 from publisher.names import ChannelName, Fqrn, ImageName, ImageVersion, KernelName, ReleaseVersion, RepoPath
 from publisher.records.release import (
+    CatalogPart,
     Change,
     FileDigest,
     ImageRecord,
@@ -32,6 +33,7 @@ IMAGE = ImageRecord(
     os="Debian 12",
     packages=(Package(kind="deb", name="bash", version="5.2", license=""),),
     changes=(Change(check="set-id", path="/usr/bin/su", message="set-id bits were removed"),),
+    catalogs=(CatalogPart(path="usr/lib", entries=7, size_bytes=9, digest="sha256:" + "4" * 64),),
 )
 RECORD = ReleaseRecord(
     version=ReleaseVersion("1.0"),
@@ -58,6 +60,12 @@ RECORD = ReleaseRecord(
 
 def test_the_document_reads_back():
     assert parse_release(RECORD.to_bytes()) == RECORD
+
+
+def test_records_from_before_catalogs_were_noted_are_read():
+    document = RECORD.to_json()
+    del document["images"][0]["catalogs"]
+    assert parse_release(json.dumps(document).encode()).images[0].catalogs == ()
 
 
 def test_images_are_found_by_name():

@@ -64,10 +64,9 @@ def test_whiteouts_and_variant_links_stop_a_release():
     assert [finding.check for finding in report.errors] == ["whiteout", "variant-link"]
 
 
-def test_odd_names_and_large_files_are_warned_about():
-    _, report = run(entry("a\nb"), entry("\udcff"), entry("big", size_bytes=3 * 1024**3))
-    assert [finding.check for finding in report.findings] == ["odd-name", "odd-name", "large-file"]
-    assert report.findings[2].message == "3.0 GiB; a CVMFS server may refuse it above 1 GiB"
+def test_odd_names_are_warned_about():
+    _, report = run(entry("a\nb"), entry("\udcff"))
+    assert [finding.check for finding in report.findings] == ["odd-name", "odd-name"]
 
 
 def test_file_capabilities_are_listed(tmp_path, monkeypatch):
