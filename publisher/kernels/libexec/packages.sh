@@ -10,7 +10,7 @@
 #   AFPUB_ENV=NAME         one of several environments beside each other; `afpub-env kernel NAME` makes them
 
 # One name for one repository, also where it is not below /cvmfs but a copy of it somewhere else.
-packages_tree() {
+set_tree() {
     tree=${AFPUB_RELEASE_DIR%/releases/*}
     case $tree in
     /cvmfs/*) tree=${tree#/cvmfs/} ;;
@@ -21,14 +21,20 @@ packages_tree() {
         fi
         ;;
     esac
-    printf '%s\n' "${tree#/}" | tr '/ ' '__'
+    tree=${tree#/}
+    while :; do
+        case $tree in
+        *[/\ ]*) tree=${tree%%[/ ]*}_${tree#*[/ ]} ;;
+        *) break ;;
+        esac
+    done
 }
 
 # The folder of an environment. Kernels of one image share it, since they share a Python.
-packages_place() {
-    root=${AFPUB_PACKAGES:-$HOME/.local/share/afpub}
-    image=${conf_IMAGE%%/*}
-    printf '%s/%s/%s/%s/%s\n' "$root" "$(packages_tree)" "$conf_RELEASE" "${image:-kernel-$conf_KERNEL}" "$packages_env"
+set_place() {
+    set_tree
+    place=${conf_IMAGE%%/*}
+    place=${AFPUB_PACKAGES:-$HOME/.local/share/afpub}/$tree/$conf_RELEASE/${place:-kernel-$conf_KERNEL}/$packages_env
 }
 
 legal_name() {
@@ -44,14 +50,18 @@ packages_python() {
 }
 
 # lib/pythonX.Y/site-packages below an environment, named as the Python itself names it.
-packages_lib() { # PLACE
-    name=$(readlink -f "$AFPUB_PYTHON")
-    name=${name##*/}
-    case $name in
-    python[0-9].[0-9] | python[0-9].[0-9][0-9]) ;;
-    *) name=$("$AFPUB_PYTHON" -S -c 'import sys; print("python%d.%d" % sys.version_info[:2])') ;;
-    esac
-    printf '%s/lib/%s/site-packages\n' "$1" "$name"
+set_lib() {
+    lib=
+    for name in "${AFPUB_PYTHON%/*}"/python[0-9].*; do
+        case ${name##*/} in
+        python[0-9].[0-9] | python[0-9].[0-9][0-9])
+            # shellcheck disable=SC3013 # every sh that a Linux distribution has knows -ef and -nt
+            if [ "$name" -ef "$AFPUB_PYTHON" ]; then lib=${name##*/}; fi
+            ;;
+        esac
+    done
+    [ -n "$lib" ] || lib=$("$AFPUB_PYTHON" -S -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
+    lib=$place/lib/$lib/site-packages
 }
 
 # Called by start, once PATH is final. Afterwards AFPUB_PACKAGES_DIR names the place, and pip and Python know it.
@@ -66,11 +76,11 @@ set_user_packages() {
         say "AFPUB_ENV=$packages_env is no name of an environment: the environment 'default' is used"
         packages_env=default
     fi
-    place=$(packages_place)
+    set_place
     export AFPUB_PACKAGES_DIR="$place"
-    lib=$(packages_lib "$place")
+    set_lib
     # Python looks for the folder once, when it starts: it must be there before the first package is.
-    if ! reason=$(mkdir -p "$lib" 2>&1); then
+    if [ ! -d "$lib" ] && ! reason=$(mkdir -p "$lib" 2>&1); then
         notice "there is no place for packages of your own, pip cannot install any: $place cannot be made (${reason##*: }); free space there, or set AFPUB_PACKAGES to another folder"
         return 0
     fi
@@ -112,7 +122,7 @@ check_user_packages() {
     [ -n "${PYTHONUSERBASE:-}" ] || return 0
     if is_empty "$lib"; then return 0; fi
     stamp=${lib%/*}/.checked
-    # shellcheck disable=SC3013 # every sh that a Linux distribution has knows -nt
+    # shellcheck disable=SC3013
     if [ -e "$stamp" ] && [ ! "$lib" -nt "$stamp" ]; then return 0; fi
     new=$stamp.$$
     # made before looking: what is installed meanwhile is looked at next time
