@@ -352,10 +352,11 @@ def _retire(app: typer.Typer) -> None:
         successor: Annotated[str, typer.Option(help="The release that takes its place; users are told.")] = "",
         reason: Annotated[str, typer.Option(help="A sentence for users.")] = "",
         wait: Wait = 0.0,
+        recover: Recover = False,
     ) -> None:
         """Take a release out of use: its kernels tell users so, images that only it used are removed."""
         project = session.project()
-        backend = backend_of(project, wait_s=wait)
+        backend = ready_backend(session, project, wait_s=wait, recover=recover)
         state = read_state(backend.read, fqrn=project.settings.fqrn, prefix=project.settings.prefix)
         done = retire_release(
             backend, state, release, successor=successor, reason=reason, mtime_s=int(now().timestamp())
