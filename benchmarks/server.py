@@ -33,7 +33,8 @@ from publisher.backends.base import Changeset
 from publisher.backends.server.backend import ServerBackend
 from publisher.backends.server.site import ServerOptions, Way
 from publisher.names import Fqrn, RepoPath
-from publisher.staging.catalogs import split
+from publisher.project.settings import CatalogBounds
+from publisher.staging.catalogs import split_tree
 from publisher.staging.normalize import Policy, normalize
 from publisher.tree import FolderTree, Graft
 
@@ -100,7 +101,7 @@ def by_afpub(work: Path, way: Way) -> Publish:
 
     def publish(folder: Path, name: str) -> None:
         entries = normalize(FolderTree(folder=folder), where=name, policy=Policy()).entries
-        catalogs = split(entries, min_entries=1_000, max_entries=200_000)
+        catalogs = split_tree(entries, CatalogBounds()).catalogs
         graft = Graft(at=RepoPath(f"/bench/{name}"), tree=entries, catalogs=catalogs)
         done = backend.publish(Changeset(base=backend.head(), grafts=(graft,)))
         for note in done.notes:
