@@ -43,7 +43,8 @@ def public_key(name: str) -> bytes:
 
 
 def extract(name: str, folder: Path, label: str | None = None) -> Path:
-    """The repository as it was published, at one of its revisions."""
+    """The repository as it was published, at one of its revisions; open to a web server, as temporary folders are not."""
+    folder.chmod(0o755)
     with tarfile.open(VECTORS / name / "repo.tar.gz") as archive:
         for member in archive:
             if member.isfile():
