@@ -43,8 +43,9 @@ def public_key(name: str) -> bytes:
 
 
 def extract(name: str, folder: Path, label: str | None = None) -> Path:
-    """The repository as it was published, at one of its revisions; open to a web server, as temporary folders are not."""
-    folder.chmod(0o755)
+    """The repository as it was published, at one of its revisions."""
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o755)  # temporary folders are closed, repositories are open to web servers
     with tarfile.open(VECTORS / name / "repo.tar.gz") as archive:
         for member in archive:
             if member.isfile():
