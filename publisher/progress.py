@@ -29,3 +29,22 @@ class Silent:
 
     def advance(self, done: int, total: int, what: str) -> None:
         """Says nothing."""
+
+
+class Relay:
+    """Hands on what it hears, to whoever listens by then."""
+
+    def __init__(self) -> None:
+        self.listener: Progress = Silent()
+
+    def step(self, text: str) -> None:
+        """Hands it on."""
+        self.listener.step(text)
+
+    def line(self, text: str) -> None:
+        """Hands it on."""
+        self.listener.line(text)
+
+    def advance(self, done: int, total: int, what: str) -> None:
+        """Hands it on."""
+        self.listener.advance(done, total, what)

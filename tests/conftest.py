@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from s3_server import s3, s3_keys  # noqa: F401 - fixtures for all tests
 
 from publisher import tools
 

@@ -1,4 +1,4 @@
-"""The embedded back-end: a repository in the real CVMFS format in a local folder."""
+"""The embedded back-end: a repository in the real CVMFS format in a local folder or a bucket."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from publisher.backends.base import Changeset, Published, Revision
 from publisher.cvmfs.digest import Digest
 from publisher.cvmfs.export import export
 from publisher.cvmfs.keys import KeyFiles, private_key_findings, read_key_file
+from publisher.cvmfs.location import Location, storage_of
 from publisher.cvmfs.manifest import MANIFEST_NAME
 from publisher.cvmfs.preflight import preflight
 from publisher.cvmfs.publish import PublishProgress, publish
 from publisher.cvmfs.reader import Reader, open_repository
 from publisher.cvmfs.settings import read_settings
+from publisher.cvmfs.source import is_there
 from publisher.errors import RepositoryError
 from publisher.names import Fqrn, RepoPath
 from publisher.progress import Progress
@@ -24,13 +26,14 @@ from publisher.report import Report, collect, error
 class EmbeddedBackend:
     """A repository that is published into by writing its files."""
 
-    def __init__(self, folder: Path, *, fqrn: Fqrn, keys: Path, wait_s: float = 0.0) -> None:
-        if not (folder / MANIFEST_NAME).exists():
+    def __init__(self, location: Location, *, fqrn: Fqrn, keys: Path, wait_s: float = 0.0) -> None:
+        storage = storage_of(location)
+        if not is_there(storage, MANIFEST_NAME):
             raise RepositoryError(
-                f"there is no repository in {folder}",
-                hint=f"make it: afpub repo create {fqrn} --at {folder} --keys {keys}",
+                f"there is no repository in {storage.where}",
+                hint=f"make it: afpub repo create {fqrn} --at {storage.where} --keys {keys}",
             )
-        self._folder = folder
+        self._storage = storage
         self._fqrn = fqrn
         self._keys = keys
         self._wait_s = wait_s
@@ -43,7 +46,7 @@ class EmbeddedBackend:
     def open(self) -> Reader:
         """A verified reader of the newest revision."""
         public_key = read_key_file(KeyFiles(folder=self._keys, fqrn=self._fqrn).public_key)
-        return open_repository(self._folder, fqrn=self._fqrn, public_key=public_key)
+        return open_repository(self._storage, fqrn=self._fqrn, public_key=public_key)
 
     def head(self) -> Revision:
         """The newest revision."""
@@ -63,7 +66,7 @@ class EmbeddedBackend:
                 findings.append(
                     error(
                         "tag",
-                        f"{self._folder}",
+                        self._storage.where,
                         f"the tag {changeset.tag!r} exists already",
                         hint=f"give the release a new version, or: afpub repo tag --remove {changeset.tag}",
                     )
@@ -79,7 +82,7 @@ class EmbeddedBackend:
                 progress(state.bytes_done, state.bytes_total)
 
         done = publish(
-            self._folder,
+            self._storage,
             keys_folder=self._keys,
             now=dt.datetime.now(tz=dt.UTC),
             grafts=changeset.grafts,

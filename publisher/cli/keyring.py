@@ -102,7 +102,7 @@ def _show(app: typer.Typer) -> None:
     def show(session: Session, repo: Repo = "", keys: Keys = None) -> None:
         """Show fingerprints, permissions, and how long clients go on trusting the repository."""
         place = find_place(session, repo, keys=keys)
-        state = inspect_keys(KeyFiles(folder=place.key_folder(), fqrn=place.fqrn()), place.folder, now=now())
+        state = inspect_keys(KeyFiles(folder=place.key_folder(), fqrn=place.fqrn()), place.storage(), now=now())
         session.screen.report(state.report)
         session.screen.table(
             "",
@@ -157,7 +157,7 @@ def _resign(app: typer.Typer) -> None:
         """Sign the whitelist again with the master key, so that clients go on trusting the repository."""
         place = find_place(session, repo, keys=keys)
         whitelist = resign_whitelist(
-            place.folder,
+            place.storage(),
             keys_folder=place.key_folder(),
             now=now(),
             validity=dt.timedelta(days=days),
@@ -186,11 +186,13 @@ def _rotate(app: typer.Typer) -> None:
         place = find_place(session, repo, keys=keys)
         sign = master_sign(KeyFiles(folder=place.key_folder(), fqrn=place.fqrn()), master_key, sign_command)
         if finish:
-            whitelist = finish_rotation(place.folder, keys_folder=place.key_folder(), now=now(), sign=sign, wait_s=wait)
+            whitelist = finish_rotation(
+                place.storage(), keys_folder=place.key_folder(), now=now(), sign=sign, wait_s=wait
+            )
             lines = ["the old certificate is not allowed any more, and its key is removed"]
             document: dict[str, object] = {}
         else:
-            done = rotate_key(place.folder, keys_folder=place.key_folder(), now=now(), sign=sign, wait_s=wait)
+            done = rotate_key(place.storage(), keys_folder=place.key_folder(), now=now(), sign=sign, wait_s=wait)
             whitelist = done.whitelist
             document = {"old": done.old, "new": done.new, "old_key": f"{done.old_key}"}
             lines = [

@@ -13,12 +13,19 @@ from publisher.backends.embedded import EmbeddedBackend
 from publisher.backends.server.backend import ServerBackend, never
 from publisher.backends.server.site import ServerOptions, Way
 from publisher.cli.common import Session
+from publisher.cvmfs.bucket import Bucket
 from publisher.cvmfs.keys import KeyFiles
+from publisher.cvmfs.location import is_bucket, storage_of
 from publisher.cvmfs.reader import Reader, open_repository
+from publisher.cvmfs.storage import Storage
 from publisher.errors import UsageError
 from publisher.names import Fqrn
+from publisher.progress import Progress
 from publisher.project.load import Project
 from publisher.project.settings import SERVER, Settings, find_project, load_settings
+
+_SPOOL = "spool"
+"""Local files of a repository in a bucket, below the work folder of the project."""
 
 
 def now() -> dt.datetime:
@@ -35,13 +42,16 @@ ProjectBackend = EmbeddedBackend | ServerBackend
 """What a project publishes into."""
 
 
-def backend_of(project: Project, *, wait_s: float = 0.0, ask: Callable[[str], bool] = never) -> ProjectBackend:
+def backend_of(
+    project: Project, *, wait_s: float = 0.0, ask: Callable[[str], bool] = never, progress: Progress | None = None
+) -> ProjectBackend:
     """Where a project publishes.
 
     Args:
         project: the project.
         wait_s: how long to wait for other publishers, in seconds.
         ask: whether the transaction of a dead afpub may be aborted.
+        progress: hears about uploads into a bucket.
 
     Raises:
         RepositoryError: there is no repository yet.
@@ -49,10 +59,13 @@ def backend_of(project: Project, *, wait_s: float = 0.0, ask: Callable[[str], bo
     settings = project.settings
     if settings.backend == SERVER:
         return server_of(settings, wait_s=wait_s, ask=ask)
-    return EmbeddedBackend(settings.repository, fqrn=settings.fqrn, keys=settings.keys, wait_s=wait_s)
+    storage = storage_of(settings.repository, spool=settings.work / _SPOOL, progress=progress)
+    return EmbeddedBackend(storage, fqrn=settings.fqrn, keys=settings.keys, wait_s=wait_s)
 
 
-def ready_backend(session: Session, project: Project, *, wait_s: float, recover: bool) -> ProjectBackend:
+def ready_backend(
+    session: Session, project: Project, *, wait_s: float, recover: bool, progress: Progress | None = None
+) -> ProjectBackend:
     """Where a project publishes, when it is able to; a site's server is examined before anything is done.
 
     Raises:
@@ -63,7 +76,7 @@ def ready_backend(session: Session, project: Project, *, wait_s: float, recover:
     def ask(question: str) -> bool:
         return recover or (session.screen.interactive and typer.confirm(question, err=True))
 
-    backend = backend_of(project, wait_s=wait_s, ask=ask)
+    backend = backend_of(project, wait_s=wait_s, ask=ask, progress=progress)
     if isinstance(backend, ServerBackend):
         report = backend.examine()
         session.screen.report(report)
@@ -105,12 +118,23 @@ class Place:
     """A repository that a command reads, and perhaps writes."""
 
     location: str
-    """A folder or an http(s) address."""
+    """A folder, the address of a bucket, or an http(s) address."""
     keys: Path | None = None
     """Folder of its keys; None where none is known."""
     public_key: Path | None = None
     settings: Settings | None = None
     """Of the project whose server has it."""
+    spool: Path | None = None
+    """Folder for local files of a repository in a bucket; None for the usual one."""
+
+    def storage(self, progress: Progress | None = None) -> Storage:
+        """Where to write to.
+
+        Raises:
+            UsageError: it is an http(s) address, or belongs to another program.
+        """
+        self._check_own()
+        return storage_of(self.location, spool=self.spool, progress=progress)
 
     @property
     def folder(self) -> Path:
@@ -119,14 +143,17 @@ class Place:
         Raises:
             UsageError: it is an address, or belongs to another program.
         """
+        self._check_own()
+        if "://" in self.location:
+            raise UsageError(f"{self.location} is no folder", hint="give the folder of the repository")
+        return Path(self.location)
+
+    def _check_own(self) -> None:
         if self.settings is not None:
             raise UsageError(
                 f"{self.location} belongs to cvmfs_server, which does this itself",
                 hint="look at: cvmfs_server help",
             )
-        if "://" in self.location:
-            raise UsageError(f"{self.location} can be read only", hint="give the folder of the repository")
-        return Path(self.location)
 
     def fqrn(self) -> Fqrn:
         """The name that the repository gives itself; not verified."""
@@ -143,11 +170,11 @@ class Place:
             raise UsageError("where are the keys of the repository?", hint="name their folder: --keys FOLDER")
         return self.keys
 
-    def backend(self, *, wait_s: float = 0.0) -> ProjectBackend:
+    def backend(self, *, wait_s: float = 0.0, progress: Progress | None = None) -> ProjectBackend:
         """The repository as a back-end that can be published into."""
         if self.settings is not None:
             return server_of(self.settings, wait_s=wait_s)
-        return EmbeddedBackend(self.folder, fqrn=self.fqrn(), keys=self.key_folder(), wait_s=wait_s)
+        return EmbeddedBackend(self.storage(progress), fqrn=self.fqrn(), keys=self.key_folder(), wait_s=wait_s)
 
     def open(self, session: Session, *, at: str = "") -> Reader:
         """A reader of the newest revision, or of another one, verified when a public key is known."""
@@ -178,11 +205,23 @@ def find_place(session: Session, repo: str, *, keys: Path | None = None, public_
         if settings.backend == SERVER:
             location, own = published_at(settings)
             return Place(location=location, keys=keys, public_key=public_key or own, settings=settings)
-        return Place(location=f"{settings.repository}", keys=keys or settings.keys, public_key=public_key)
+        repo = f"{settings.repository}"
+    if settings is not None and _is_that_of(settings, repo):
+        return Place(
+            location=f"{settings.repository}",
+            keys=keys or settings.keys,
+            public_key=public_key,
+            spool=settings.work / _SPOOL,
+        )
     if "://" in repo:
         return Place(location=repo, keys=keys, public_key=public_key)
     folder = Path(repo).resolve()
-    if settings is not None and folder == settings.repository.resolve():
-        return Place(location=f"{folder}", keys=keys or settings.keys, public_key=public_key)
     beside = folder.parent / "keys"
     return Place(location=f"{folder}", keys=keys or (beside if beside.is_dir() else None), public_key=public_key)
+
+
+def _is_that_of(settings: Settings, repo: str) -> bool:
+    if is_bucket(repo):
+        same = is_bucket(settings.repository) and Bucket.parse(f"{settings.repository}").where
+        return Bucket.parse(repo).where == same
+    return "://" not in repo and Path(repo).resolve() == Path(settings.repository).resolve()

@@ -20,6 +20,7 @@ from publisher.images.built import BuiltImage
 from publisher.names import ChannelName, ImageName, ImageVersion
 from publisher.pipeline import Bench, Options, Outcome
 from publisher.pipeline import release as run_release
+from publisher.progress import Relay
 from publisher.project.load import Project
 from publisher.project.manifest import ImageSelection, load_manifest
 from publisher.records.release import CatalogPart
@@ -205,8 +206,10 @@ def _release(app: typer.Typer) -> None:
         """Build, validate, publish and read back a release, in one revision; all or nothing."""
         project = session.project()
         options = Options(dry_run=dry_run, channel=ChannelName(channel) if channel else None)
-        backend = ready_backend(session, project, wait_s=wait, recover=recover)
+        relay = Relay()
+        backend = ready_backend(session, project, wait_s=wait, recover=recover, progress=relay)
         with session.screen.progress() as progress:
+            relay.listener = progress
             bench = Bench(
                 project=project,
                 backend=backend,

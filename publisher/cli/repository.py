@@ -21,12 +21,12 @@ from publisher.cvmfs.check import check
 from publisher.cvmfs.create import create_repository
 from publisher.cvmfs.digest import Algorithm
 from publisher.cvmfs.keys import KeyFiles, create_keys
+from publisher.cvmfs.location import is_bucket, source_of
 from publisher.cvmfs.preflight import nested_below
 from publisher.cvmfs.reader import Stored
 from publisher.cvmfs.repair import Origin
 from publisher.cvmfs.repair import repair as repair_repository
 from publisher.cvmfs.settings import Settings, with_values
-from publisher.cvmfs.source import source_of
 from publisher.cvmfs.tags import add_tag, remove_tag
 from publisher.errors import NotFoundError, UsageError
 from publisher.names import Fqrn, RepoPath, TagName
@@ -55,7 +55,9 @@ def _create(app: typer.Typer) -> None:
     def create(
         session: Session,
         fqrn: Annotated[str, typer.Argument(help="Name of the repository, such as kernels.example.org.")],
-        at: Annotated[Path, typer.Option("--at", help="Folder of the repository; made if it is not there.")],
+        at: Annotated[
+            str, typer.Option("--at", help="Folder of the repository, made if it is not there; or s3://BUCKET/PREFIX.")
+        ],
         keys: Keys = None,
         algorithm: Annotated[Algorithm, typer.Option(help="What names the objects.")] = Algorithm.SHA1,
         master_key: MasterKey = None,
@@ -66,14 +68,15 @@ def _create(app: typer.Typer) -> None:
     ) -> None:
         """Create an empty signed repository and its keys."""
         settings = with_values(Settings(algorithm=algorithm), values or (), new=True)
-        folder = keys or at.absolute().parent / "keys"
+        place = find_place(session, at, keys=keys) if is_bucket(at) else None
+        folder = keys or (place.keys if place else None) or (Path() if place else Path(at).absolute().parent) / "keys"
         name = Fqrn(fqrn)
         moment = now()
         files = KeyFiles(folder=folder, fqrn=name)
         if not files.repository_key.exists():
             create_keys(name, folder, now=moment)
         create_repository(
-            at,
+            place.storage() if place else Path(at),
             name,
             keys_folder=folder,
             settings=settings,
@@ -130,6 +133,7 @@ def _publish(app: typer.Typer) -> None:
         session.conclude(report, "nothing was published")
         with session.screen.progress() as progress:
             progress.step(f"publishing {len(tree.entries):,} entries")
+            backend = place.backend(wait_s=wait, progress=progress)
 
             def tell(read: int, total: int) -> None:
                 progress.advance(read, total, "bytes")
@@ -253,7 +257,7 @@ def _fsck(app: typer.Typer) -> None:
             if repair:
                 progress.step(f"repairing {place.location}")
                 done = repair_repository(
-                    place.folder,
+                    place.storage(),
                     keys_folder=place.key_folder(),
                     now=now(),
                     mirror=source_of(mirror) if mirror else None,

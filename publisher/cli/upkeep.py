@@ -87,10 +87,10 @@ def _gc(app: typer.Typer) -> None:
                 progress.advance(done, 256 if phase == "sweeping" else 0, f"{phase}")
 
             if dry_run:
-                done = preview_garbage(place.folder, now=moment, grace=period, tell=tell)
+                done = preview_garbage(place.storage(), now=moment, grace=period, tell=tell)
             else:
                 done = collect_garbage(
-                    place.folder,
+                    place.storage(),
                     keys_folder=place.key_folder(),
                     now=moment,
                     grace=period,
@@ -159,7 +159,7 @@ def _republish(app: typer.Typer) -> None:
         """Make the tree of an earlier revision the newest one again, all of it, as a new revision."""
         place = find_place(session, repo, keys=keys)
         done = republish_revision(
-            place.folder,
+            place.storage(),
             revision_of(revision),
             keys_folder=place.key_folder(),
             now=now(),

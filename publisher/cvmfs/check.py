@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 
 from publisher.cvmfs.catalog import Catalog, CatalogRef
 from publisher.cvmfs.check_catalog import CatalogCheck, Reference, check_catalog, subtree_findings
@@ -15,11 +14,12 @@ from publisher.cvmfs.compression import Compression
 from publisher.cvmfs.digest import Digest, ObjectKind
 from publisher.cvmfs.history import TRUNK, History
 from publisher.cvmfs.loading import CATALOG_LIMIT, load_history
+from publisher.cvmfs.location import Location, source_of
 from publisher.cvmfs.manifest import Manifest
 from publisher.cvmfs.marking import KIND_OF_REF
 from publisher.cvmfs.reflog import REFLOG_NAME, RefKind, Reflog, parse_reflog
 from publisher.cvmfs.rows import Row
-from publisher.cvmfs.source import Source, fetch, read_file, source_of
+from publisher.cvmfs.source import Source, fetch, read_file
 from publisher.cvmfs.sqlite import is_intact
 from publisher.cvmfs.trust import read_certificate, read_manifest, verify_manifest
 from publisher.errors import AfpubError, NotFoundError
@@ -41,7 +41,7 @@ class _State:
 
 
 def check(  # noqa: PLR0913 - what to check, how, and with what
-    location: Path | str,
+    location: Location,
     *,
     public_key: bytes | None = None,
     now: datetime | None = None,

@@ -13,6 +13,7 @@ from publisher.cvmfs.compression import Compression, decompress
 from publisher.cvmfs.digest import Digest, ObjectKind
 from publisher.cvmfs.manifest import MANIFEST_NAME
 from publisher.cvmfs.reflog import REFLOG_NAME
+from publisher.cvmfs.s3 import S3Storage
 from publisher.cvmfs.source import FolderSource, Source, object_blocks
 from publisher.cvmfs.whitelist import WHITELIST_NAME
 from publisher.errors import AfpubError, FormatError, NotFoundError, RepositoryError
@@ -58,15 +59,17 @@ def check_present(source: Source, references: References, jobs: int) -> Iterator
 def check_contents(source: Source, references: References, jobs: int) -> Iterator[Finding]:
     """A finding for each object that is missing or damaged, or does not unpack to what catalogs say.
 
-    In a folder all objects are read, also those that nothing refers to, and everything else that lies there
+    In a folder or bucket all objects are read, also those that nothing refers to, and everything else that lies there
     is reported.
     """
     names: Iterable[str] = references
-    if isinstance(source, FolderSource):
+    if isinstance(source, FolderSource | S3Storage):
         stray: list[Finding] = []
-        present = list(_objects(source.folder, stray))
+        listed = _objects(source.folder, stray) if isinstance(source, FolderSource) else _in_bucket(source, stray)
+        present = list(listed)
         yield from stray
-        yield from check_permissions(source.folder)
+        if isinstance(source, FolderSource):
+            yield from check_permissions(source.folder)
         for name in sorted(set(references) - set(present)):
             yield _missing(name, references[name])
         names = present
@@ -166,6 +169,17 @@ def parse_object_name(name: str) -> tuple[Digest, ObjectKind]:
         return Digest.parse(parts[1] + text), ObjectKind(letter)
     except FormatError:
         raise FormatError(f"{name} is no name of an object") from None
+
+
+def _in_bucket(storage: S3Storage, stray: list[Finding]) -> Iterator[str]:
+    for number in range(256):
+        for name, _ in storage.objects(number):
+            try:
+                parse_object_name(name)
+            except FormatError as exc:
+                stray.append(error("stray-file", name, exc.message))
+            else:
+                yield name
 
 
 def _objects(folder: Path, stray: list[Finding]) -> Iterator[str]:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from publisher.cvmfs.catalog import CatalogRef
 from publisher.cvmfs.compression import METADATA
 from publisher.cvmfs.digest import Digest, ObjectKind
-from publisher.cvmfs.disk import failing_as, replace_file
 from publisher.cvmfs.history import History, encode_history
-from publisher.cvmfs.manifest import MANIFEST_NAME, Manifest
+from publisher.cvmfs.manifest import MANIFEST_NAME, Manifest, parse_manifest
 from publisher.cvmfs.reflog import REFLOG_NAME, Ref, RefKind, Reflog, encode_reflog, parse_reflog
 from publisher.cvmfs.signing import Signer
+from publisher.cvmfs.storage import Storage
 from publisher.cvmfs.store import ObjectStore
-from publisher.errors import FormatError, RepositoryError
+from publisher.errors import FormatError, RepositoryError, StaleBaseError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +32,7 @@ class Commit:
     now_s: int
 
 
-def commit(folder: Path, store: ObjectStore, signer: Signer, change: Commit, reflog: Reflog) -> Manifest:
+def commit(store: ObjectStore, signer: Signer, change: Commit, reflog: Reflog) -> Manifest:
     """Makes a change visible; until the manifest is replaced, the last step, nothing has happened.
 
     Raises:
@@ -67,10 +66,10 @@ def commit(folder: Path, store: ObjectStore, signer: Signer, change: Commit, ref
         history=history,
         metainfo=metainfo,
     )
-    return _put_in_place(folder, signer, manifest, reflog.with_refs(refs))
+    return _put_in_place(store.storage, signer, change.former, manifest, reflog.with_refs(refs))
 
 
-def commit_reflog(folder: Path, store: ObjectStore, signer: Signer, former: Manifest, reflog: Reflog) -> Manifest:
+def commit_reflog(store: ObjectStore, signer: Signer, former: Manifest, reflog: Reflog) -> Manifest:
     """Replaces the reflog, and says so in the manifest; the revision stays.
 
     Raises:
@@ -79,19 +78,36 @@ def commit_reflog(folder: Path, store: ObjectStore, signer: Signer, former: Mani
     certificate = store.add(signer.certificate_pem, ObjectKind.CERTIFICATE, METADATA)
     store.flush()
     ref = Ref(digest=certificate, kind=RefKind.CERTIFICATE, added_s=former.published_s)
-    return _put_in_place(folder, signer, replace(former, certificate=certificate), reflog.with_refs([ref]))
+    # Where no lock keeps others away the manifest must change: whoever read the old one must not go on.
+    manifest = replace(former, certificate=certificate, published_s=former.published_s + store.storage.shared)
+    return _put_in_place(store.storage, signer, former, manifest, reflog.with_refs([ref]))
 
 
-def _put_in_place(folder: Path, signer: Signer, manifest: Manifest, reflog: Reflog) -> Manifest:
+def _put_in_place(storage: Storage, signer: Signer, former: Manifest, manifest: Manifest, reflog: Reflog) -> Manifest:
+    _check_stands(storage, former)
     log = encode_reflog(reflog)
     manifest = replace(manifest, reflog=manifest.algorithm.digest(log))
     signed = signer.sign(manifest)
-    replace_file(folder / REFLOG_NAME, log)
-    replace_file(folder / MANIFEST_NAME, signed)
+    storage.put_state(REFLOG_NAME, log)
+    storage.put_state(MANIFEST_NAME, signed)
     return manifest
 
 
-def read_reflog(folder: Path, manifest: Manifest, history: History) -> Reflog:
+def _check_stands(storage: Storage, former: Manifest) -> None:
+    """Refuses to replace a manifest that somebody else wrote since; its token is that of what is read here."""
+    if not storage.shared:
+        return
+    data = storage.read_state(MANIFEST_NAME)
+    there = parse_manifest(data)[0] if data is not None else None
+    was = (former.root, former.revision, former.published_s) if former.revision else None
+    if (there and (there.root, there.revision, there.published_s)) != was:
+        raise StaleBaseError(
+            f"somebody else published into {storage.where} meanwhile",
+            hint="run it again: it starts from the newest revision",
+        )
+
+
+def read_reflog(storage: Storage, manifest: Manifest, history: History) -> Reflog:
     """The reflog to go on with.
 
     A publisher that was killed between writing the reflog and the manifest leaves a reflog that knows more than
@@ -100,11 +116,10 @@ def read_reflog(folder: Path, manifest: Manifest, history: History) -> Reflog:
     Raises:
         RepositoryError: it is damaged, or is not this repository's.
     """
-    path = folder / REFLOG_NAME
-    if not path.exists():
+    data = storage.read_state(REFLOG_NAME)
+    if data is None:
         return rebuilt_reflog(manifest, history)
-    with failing_as("read", path):
-        data = path.read_bytes()
+    path = f"{storage.where}/{REFLOG_NAME}"
     hint = f"remove {path} to have it made anew from the tags"
     try:
         reflog = parse_reflog(data)
@@ -117,13 +132,12 @@ def read_reflog(folder: Path, manifest: Manifest, history: History) -> Reflog:
     return reflog
 
 
-def reflog_stands(folder: Path, manifest: Manifest) -> bool:
+def reflog_stands(storage: Storage, manifest: Manifest) -> bool:
     """True when the reflog is the one that the manifest names."""
-    path = folder / REFLOG_NAME
-    if not path.exists():
+    data = storage.read_state(REFLOG_NAME)
+    if data is None:
         return manifest.reflog is None
-    with failing_as("read", path):
-        return manifest.reflog == manifest.algorithm.digest(path.read_bytes())
+    return manifest.reflog == manifest.algorithm.digest(data)
 
 
 def _named(manifest: Manifest) -> tuple[tuple[str, Digest | None, RefKind], ...]:

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -18,18 +19,20 @@ from publisher.cvmfs.commit import Commit, commit
 from publisher.cvmfs.compression import METADATA
 from publisher.cvmfs.counters import Counters, Statistics, count
 from publisher.cvmfs.digest import ObjectKind
-from publisher.cvmfs.disk import failing_as, make_folder, sync_path, write_new
+from publisher.cvmfs.disk import failing_as, make_folder, sync_path
 from publisher.cvmfs.history import History, Tag
 from publisher.cvmfs.keys import KeyFiles
+from publisher.cvmfs.location import Location, storage_of
 from publisher.cvmfs.lock import claim
 from publisher.cvmfs.manifest import MANIFEST_NAME, Manifest
-from publisher.cvmfs.reflog import Reflog
+from publisher.cvmfs.reflog import REFLOG_NAME, Reflog
 from publisher.cvmfs.rows import DIRECTORY_SIZE, Flag, Row
-from publisher.cvmfs.settings import SIDE_FOLDER, Settings, encode_settings, settings_path
+from publisher.cvmfs.settings import SETTINGS_NAME, Settings, encode_settings
 from publisher.cvmfs.signing import SignHash, load_signer, master_signer, new_whitelist, signed_whitelist
+from publisher.cvmfs.storage import FolderStorage, Storage
 from publisher.cvmfs.store import ObjectStore
 from publisher.cvmfs.whitelist import WHITELIST_NAME
-from publisher.errors import DiskError
+from publisher.errors import DiskError, RepositoryError
 from publisher.names import Fqrn
 
 FIRST_REVISION = 1
@@ -37,8 +40,20 @@ _REPLICA = ".cvmfs_master_replica"
 """Its presence allows replication to a stratum 1."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Making:
+    """What a repository is made of."""
+
+    fqrn: Fqrn
+    files: KeyFiles
+    settings: Settings
+    now: datetime
+    metainfo: Mapping[str, object]
+    sign: SignHash | None
+
+
 def create_repository(  # noqa: PLR0913 - what a repository is made of
-    folder: Path,
+    location: Location,
     fqrn: Fqrn,
     *,
     keys_folder: Path,
@@ -49,10 +64,10 @@ def create_repository(  # noqa: PLR0913 - what a repository is made of
 ) -> Manifest:
     """Makes a repository with an empty root and a whitelist for 30 days.
 
-    It is built beside its place and moved there when it is whole.
+    In a folder it is built beside its place and moved there when it is whole; in a bucket the manifest comes last.
 
     Args:
-        folder: where; must not exist, or be empty.
+        location: where; a folder must not exist, or be empty.
         fqrn: the repository's name.
         keys_folder: holds its keys, see :func:`publisher.cvmfs.keys.create_keys`.
         settings: how it is written, from now on.
@@ -62,8 +77,20 @@ def create_repository(  # noqa: PLR0913 - what a repository is made of
 
     Raises:
         DiskError: something else is in the folder, or the disk is full or broken.
+        RepositoryError: something else is in the bucket, or it cannot be written to.
         TrustError: a key is missing.
     """
+    making = _Making(fqrn, KeyFiles(folder=keys_folder, fqrn=fqrn), settings, now, metainfo or {}, sign)
+    storage = storage_of(location)
+    if isinstance(storage, FolderStorage):
+        return _create_in_folder(storage.folder, making)
+    if storage.read_state(MANIFEST_NAME) is not None:
+        raise RepositoryError(f"there is a repository in {storage.where} already", hint="give another prefix")
+    storage.prepare()
+    return _build(storage, making)
+
+
+def _create_in_folder(folder: Path, making: _Making) -> Manifest:
     _check_free(folder)
     make_folder(folder.parent)
     _remove_leftovers(folder)
@@ -71,7 +98,9 @@ def create_repository(  # noqa: PLR0913 - what a repository is made of
         building = Path(tempfile.mkdtemp(prefix=f".{folder.name}.new-", dir=folder.parent))
     claimed = claim(building)
     try:
-        manifest = _build(building, fqrn, keys_folder, settings, now, metainfo or {}, sign)
+        storage = FolderStorage(building)
+        storage.prepare()
+        manifest = _build(storage, making)
         with failing_as("make the repository", folder):
             building.chmod(0o755)
             os.replace(building, folder)  # noqa: PTH105 - the call that is atomic, by its own name
@@ -104,25 +133,17 @@ def _check_free(folder: Path) -> None:
             raise DiskError(f"{folder} is not empty", hint="give a new or empty folder for the repository")
 
 
-def _build(  # noqa: PLR0913, PLR0917 - what a repository is made of
-    folder: Path,
-    fqrn: Fqrn,
-    keys_folder: Path,
-    settings: Settings,
-    now: datetime,
-    metainfo: Mapping[str, object],
-    sign: SignHash | None,
-) -> Manifest:
-    files = KeyFiles(folder=keys_folder, fqrn=fqrn)
-    signer = load_signer(files)
-    sign = sign or master_signer(files.master_key)
+def _build(storage: Storage, making: _Making) -> Manifest:
+    fqrn, settings, now = making.fqrn, making.settings, making.now
+    signer = load_signer(making.files)
+    sign = making.sign or master_signer(making.files.master_key)
     now_s = int(now.timestamp())
-    make_folder(folder / SIDE_FOLDER, 0o700)
-    write_new(settings_path(folder), encode_settings(settings))
-    write_new(folder / _REPLICA, b"")
+    storage.put_state(SETTINGS_NAME, encode_settings(settings))
+    storage.put_state(_REPLICA, b"")
     whitelist = new_whitelist(signer.certificate, fqrn, algorithm=settings.algorithm, now=now)
-    write_new(folder / WHITELIST_NAME, signed_whitelist(whitelist, sign, files, settings.algorithm))
-    store = ObjectStore(folder, algorithm=settings.algorithm)
+    storage.put_state(WHITELIST_NAME, signed_whitelist(whitelist, sign, making.files, settings.algorithm))
+    storage.read_state(REFLOG_NAME)  # one that a killed attempt left may be replaced
+    store = ObjectStore(storage, algorithm=settings.algorithm)
     catalog = encode_catalog(_empty_root(now_s, settings.ttl_s))
     root = store.add(catalog, ObjectKind.CATALOG, METADATA)
     tag = Tag(name="", root=root, revision=FIRST_REVISION, published_s=now_s, size_bytes=len(catalog))
@@ -133,10 +154,10 @@ def _build(  # noqa: PLR0913, PLR0917 - what a repository is made of
         ttl_s=settings.ttl_s,
         garbage_collectable=settings.garbage_collectable,
         history=History(fqrn=fqrn).with_head(tag),
-        metainfo=(json.dumps(metainfo, indent=2, sort_keys=True) + "\n").encode(),
+        metainfo=(json.dumps(making.metainfo, indent=2, sort_keys=True) + "\n").encode(),
         now_s=now_s,
     )
-    return commit(folder, store, signer, change, Reflog(fqrn=fqrn))
+    return commit(store, signer, change, Reflog(fqrn=fqrn))
 
 
 def _empty_root(now_s: int, ttl_s: int) -> CatalogContents:

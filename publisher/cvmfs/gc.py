@@ -18,13 +18,16 @@ from publisher.cvmfs.catalog import CatalogRef
 from publisher.cvmfs.check_objects import parse_object_name
 from publisher.cvmfs.commit import commit_reflog, read_reflog, reflog_stands
 from publisher.cvmfs.digest import Digest, ObjectKind
-from publisher.cvmfs.disk import failing_as, replace_file
+from publisher.cvmfs.disk import failing_as
 from publisher.cvmfs.loading import open_catalog
+from publisher.cvmfs.location import Location, storage_of
 from publisher.cvmfs.marking import Kept, Marks, choose, mark
 from publisher.cvmfs.publish import Session, session
 from publisher.cvmfs.reader import Reader, open_repository
 from publisher.cvmfs.reflog import RefKind, Reflog
-from publisher.cvmfs.settings import encode_settings, settings_path
+from publisher.cvmfs.settings import SETTINGS_NAME, encode_settings
+from publisher.cvmfs.source import is_there
+from publisher.cvmfs.storage import Storage
 from publisher.errors import FormatError, RepositoryError, TrustError, UsageError
 
 GRACE = timedelta(days=3)
@@ -71,7 +74,9 @@ class Collection:
         return sum(self.removed.values())
 
 
-def preview_garbage(folder: Path, *, now: datetime, grace: timedelta = GRACE, tell: Tell | None = None) -> Collection:
+def preview_garbage(
+    location: Location, *, now: datetime, grace: timedelta = GRACE, tell: Tell | None = None
+) -> Collection:
     """What a collection would remove; nothing is changed, neither keys nor the lock are needed.
 
     Raises:
@@ -79,18 +84,19 @@ def preview_garbage(folder: Path, *, now: datetime, grace: timedelta = GRACE, te
     """
     start = time.monotonic()
     _check_grace(grace)
-    with open_repository(folder) as reader:
-        reflog = read_reflog(folder, reader.manifest, reader.history())
+    storage = storage_of(location)
+    with open_repository(storage) as reader:
+        reflog = read_reflog(storage, reader.manifest, reader.history())
         kept = choose(reader, reflog, oldest_s=int((now - grace).timestamp()))
         marks = mark(reader.source, kept, _mark_teller(tell))
         sums = _Sums()
-        _sweep(folder, marks, sums, remove=False, tell=tell)
-        stale = sum(1 for _ in _stale_files(folder, now))
+        _sweep(storage, marks, sums, remove=False, tell=tell)
+        stale = sum(1 for _ in _stale_files(storage.scratch, now))
         return _collection(reader, reflog, kept, sums, dry_run=True, stale=stale, start=start)
 
 
 def collect_garbage(  # noqa: PLR0913 - what to keep, and how to be allowed to
-    folder: Path,
+    location: Location,
     *,
     keys_folder: Path,
     now: datetime,
@@ -102,7 +108,7 @@ def collect_garbage(  # noqa: PLR0913 - what to keep, and how to be allowed to
     """Removes all revisions but the newest, the tagged and the recent ones, and every object nobody needs then.
 
     Args:
-        folder: the repository.
+        location: the repository.
         keys_folder: holds its certificate and its private repository key.
         now: the present.
         grace: how long a revision without a name stays after it was replaced.
@@ -118,18 +124,19 @@ def collect_garbage(  # noqa: PLR0913 - what to keep, and how to be allowed to
     """
     start = time.monotonic()
     _check_grace(grace)
-    with session(folder, keys_folder=keys_folder, now=now, wait_s=wait_s) as held:
+    storage = storage_of(location)
+    with session(storage, keys_folder=keys_folder, now=now, wait_s=wait_s, removing=True) as held:
         _check_allowed(held, enable=enable)
         reader = held.reader
-        reflog = read_reflog(folder, reader.manifest, reader.history())
+        reflog = read_reflog(storage, reader.manifest, reader.history())
         kept = choose(reader, reflog, oldest_s=int((now - grace).timestamp()))
         marks = mark(reader.source, kept, _mark_teller(tell))
         result = _collection(reader, reflog, kept, _Sums(), dry_run=False, stale=0, start=start)
         _declare(held, reflog, kept)
         _forget(held, marks)
         sums = _Sums()
-        _sweep(folder, marks, sums, remove=True, tell=tell)
-        stale = _remove_stale(folder, now)
+        _sweep(storage, marks, sums, remove=True, tell=tell)
+        stale = _remove_stale(storage.scratch, now)
     return replace(
         result,
         objects_kept=sums.kept,
@@ -148,7 +155,7 @@ def _check_grace(grace: timedelta) -> None:
 def _check_allowed(held: Session, *, enable: bool) -> None:
     if not held.reader.manifest.garbage_collectable and not enable:
         raise RepositoryError(
-            f"{held.folder} is not garbage collectable: its manifest promises that old revisions stay",
+            f"{held.storage.where} is not garbage collectable: its manifest promises that old revisions stay",
             hint="if nobody relies on that any more, say so for good: afpub repo gc --enable",
         )
 
@@ -157,11 +164,12 @@ def _declare(held: Session, reflog: Reflog, kept: Kept) -> None:
     """Reflog and manifest say what is left, before anything goes."""
     manifest = held.reader.manifest
     wanted = replace(manifest, garbage_collectable=True)
-    if not manifest.garbage_collectable and settings_path(held.folder).exists():
+    if not manifest.garbage_collectable and is_there(held.storage, SETTINGS_NAME):
         settings = replace(held.settings, garbage_collectable=True)
-        replace_file(settings_path(held.folder), encode_settings(settings))
-    if kept.reflog != reflog or wanted != manifest or not reflog_stands(held.folder, manifest):
-        commit_reflog(held.folder, held.store, held.signer, wanted, kept.reflog)
+        held.storage.put_state(SETTINGS_NAME, encode_settings(settings))
+    changed = kept.reflog != reflog or wanted != manifest or not reflog_stands(held.storage, manifest)
+    if changed or held.storage.shared:  # then whoever read the manifest before must notice
+        commit_reflog(held.store, held.signer, wanted, kept.reflog)
 
 
 def _forget(held: Session, marks: Marks) -> None:
@@ -188,45 +196,29 @@ class _Sums:
         self.removed_bytes = 0
 
 
-def _sweep(folder: Path, marks: Marks, sums: _Sums, *, remove: bool, tell: Tell | None) -> None:
+def _sweep(storage: Storage, marks: Marks, sums: _Sums, *, remove: bool, tell: Tell | None) -> None:
     for number in range(256):
-        place = folder / "data" / f"{number:02x}"
-        if place.is_dir() and not place.is_symlink():
-            marked = marks.folder(number)
-            for path, kind, size_bytes in _objects(place):
-                if Marks.key(_raw(path), kind) in marked:
-                    sums.kept += 1
-                    continue
-                if remove:
-                    with failing_as("remove", path):
-                        path.unlink(missing_ok=True)
-                sums.removed[kind] += 1
-                sums.removed_bytes += size_bytes
+        marked = marks.folder(number)
+        doomed = []
+        for name, size_bytes in storage.objects(number):
+            try:
+                digest, kind = parse_object_name(name)
+            except FormatError:
+                continue  # what is no object is left to afpub repo fsck
+            if Marks.key(digest.raw, kind) in marked:
+                sums.kept += 1
+                continue
+            doomed.append(name)
+            sums.removed[kind] += 1
+            sums.removed_bytes += size_bytes
+        if remove and doomed:
+            storage.remove_objects(doomed)
         if tell:
             tell("sweeping", number + 1)
 
 
-def _objects(place: Path) -> Iterator[tuple[Path, ObjectKind, int]]:
-    """The objects in a folder; what is none is left to ``afpub repo fsck``."""
-    with failing_as("read the folder", place):
-        items = sorted(os.scandir(place), key=lambda item: item.name)
-    for item in items:
-        try:
-            _, kind = parse_object_name(f"data/{place.name}/{item.name}")
-        except FormatError:
-            continue
-        if item.is_file(follow_symlinks=False):
-            with failing_as("read", item.path):
-                yield Path(item.path), kind, item.stat(follow_symlinks=False).st_size
-
-
-def _raw(path: Path) -> bytes:
-    return bytes.fromhex(path.parent.name + path.name[:38])
-
-
-def _stale_files(folder: Path, now: datetime) -> Iterator[Path]:
+def _stale_files(place: Path, now: datetime) -> Iterator[Path]:
     """What publishers that died left: all of our own, and what other tools have not touched for a day."""
-    place = folder / "data" / "txn"
     with failing_as("read the folder", place):
         items = list(os.scandir(place)) if place.is_dir() else []
         for item in items:
@@ -235,8 +227,8 @@ def _stale_files(folder: Path, now: datetime) -> Iterator[Path]:
                 yield Path(item.path)
 
 
-def _remove_stale(folder: Path, now: datetime) -> int:
-    stale = list(_stale_files(folder, now))
+def _remove_stale(place: Path, now: datetime) -> int:
+    stale = list(_stale_files(place, now))
     for path in stale:
         with failing_as("remove", path):
             path.unlink(missing_ok=True)

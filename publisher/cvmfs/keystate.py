@@ -25,7 +25,8 @@ from publisher.cvmfs.keys import (
     private_key_findings,
     read_key_file,
 )
-from publisher.cvmfs.source import FolderSource
+from publisher.cvmfs.location import Location, source_of
+from publisher.cvmfs.source import Source
 from publisher.cvmfs.trust import RESIGN_HINT, read_certificate, read_manifest, read_whitelist, verify_whitelist
 from publisher.cvmfs.whitelist import Whitelist, fingerprint
 from publisher.errors import RepositoryError, TrustError
@@ -61,13 +62,13 @@ class KeyState:
     report: Report
 
 
-def inspect_keys(files: KeyFiles, folder: Path, *, now: datetime) -> KeyState:
-    """The keys in a folder, and whether they fit to a repository.
+def inspect_keys(files: KeyFiles, location: Location, *, now: datetime) -> KeyState:
+    """The keys of a repository, and whether they fit to a repository.
 
     Raises:
         RepositoryError: there is no repository.
     """
-    source = FolderSource(folder)
+    source = source_of(location)
     manifest, _ = read_manifest(source)
     findings = [*private_key_findings(files), *_folder_findings(files)]
     rows = tuple(_rows(files, manifest.algorithm, findings))
@@ -76,10 +77,10 @@ def inspect_keys(files: KeyFiles, folder: Path, *, now: datetime) -> KeyState:
         certificate = read_certificate(source, manifest)
         signed_by = fingerprint(certificate_der(certificate), manifest.algorithm)
     except (TrustError, RepositoryError) as exc:
-        findings.append(error("certificate", f"{folder}", exc.message))
+        findings.append(error("certificate", source.where, exc.message))
     whitelist = _whitelist(files, source, now, findings)
     if whitelist is not None:
-        findings += _whitelist_findings(whitelist, rows, signed_by, where=f"{folder}", now=now)
+        findings += _whitelist_findings(whitelist, rows, signed_by, where=source.where, now=now)
     return KeyState(
         files=rows,
         signed_by=signed_by,
@@ -160,7 +161,7 @@ def _key_mark(key: rsa.RSAPublicKey) -> str:
     return f"SHA256:{hashlib.sha256(der).hexdigest()}"
 
 
-def _whitelist(files: KeyFiles, source: FolderSource, now: datetime, findings: list[Finding]) -> Whitelist | None:
+def _whitelist(files: KeyFiles, source: Source, now: datetime, findings: list[Finding]) -> Whitelist | None:
     try:
         public = read_key_file(files.public_key)
         return verify_whitelist(source, public, fqrn=files.fqrn, now=now)

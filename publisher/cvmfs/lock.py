@@ -19,8 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
-from publisher.cvmfs.disk import failing_as, make_folder
-from publisher.cvmfs.settings import SIDE_FOLDER
+from publisher.cvmfs.disk import failing_as
+from publisher.cvmfs.storage import Storage
 from publisher.errors import DiskError, TransactionOpenError
 
 _POLL_S = 0.2
@@ -100,11 +100,10 @@ def _started(pid: int) -> int:
         return 0
 
 
-def hold(folder: Path, *, wait_s: float = 0.0) -> contextlib.AbstractContextManager[None]:
-    """Holds a repository; raises as :func:`exclusive`."""
-    side = folder / SIDE_FOLDER
-    make_folder(side, 0o700)
-    return exclusive(side / "lock", what=f"the repository {folder}", wait_s=wait_s)
+def hold(storage: Storage, *, wait_s: float = 0.0) -> contextlib.AbstractContextManager[None]:
+    """Holds a repository, on this machine; raises as :func:`exclusive`."""
+    storage.prepare()
+    return exclusive(storage.spool / "lock", what=f"the repository {storage.where}", wait_s=wait_s)
 
 
 @contextlib.contextmanager

@@ -19,14 +19,16 @@ from publisher.cvmfs.drafts import Drafts, Outcome
 from publisher.cvmfs.history import History, Tag
 from publisher.cvmfs.keys import KeyFiles
 from publisher.cvmfs.limits import Limits, check_catalog_sizes, refuse
+from publisher.cvmfs.location import Location, storage_of
 from publisher.cvmfs.lock import hold
 from publisher.cvmfs.manifest import MANIFEST_NAME
 from publisher.cvmfs.preflight import check_surveys, survey_grafts
 from publisher.cvmfs.reader import Reader, open_repository
 from publisher.cvmfs.reflog import REFLOG_NAME
 from publisher.cvmfs.rows import Content
-from publisher.cvmfs.settings import SIDE_FOLDER, Settings, read_settings
+from publisher.cvmfs.settings import Settings, read_settings
 from publisher.cvmfs.signing import Signer, check_may_sign, load_signer
+from publisher.cvmfs.storage import Storage
 from publisher.cvmfs.store import ObjectStore
 from publisher.cvmfs.survey import Survey
 from publisher.errors import AlreadyPublishedError, RepositoryError, StaleBaseError
@@ -71,7 +73,7 @@ class PublishResult:
 class Session:
     """A repository that this process holds and may change."""
 
-    folder: Path
+    storage: Storage
     reader: Reader
     settings: Settings
     signer: Signer
@@ -80,33 +82,47 @@ class Session:
 
 
 @contextlib.contextmanager
-def session(folder: Path, *, keys_folder: Path, now: datetime, wait_s: float = 0.0) -> Iterator[Session]:
+def session(
+    location: Location, *, keys_folder: Path, now: datetime, wait_s: float = 0.0, removing: bool = False
+) -> Iterator[Session]:
     """Holds a repository for a change; what a failure leaves behind is removed.
+
+    Args:
+        location: the repository.
+        keys_folder: holds its certificate and its private repository key.
+        now: the time of the change.
+        wait_s: how long to wait for another publisher, in seconds.
+        removing: objects will be removed, so that publishers must keep away, wherever they are.
 
     Raises:
         TransactionOpenError: another publisher holds it.
         TrustError: the keys or the whitelist do not allow to publish.
         RepositoryError: there is no repository, or it cannot be changed.
     """
-    with open_repository(folder):  # says so before a folder is made in a place that is no repository
+    storage = storage_of(location)
+    with open_repository(storage):  # says so before a folder is made in a place that is no repository
         pass
     with contextlib.ExitStack() as stack:
-        stack.enter_context(hold(folder, wait_s=wait_s))
-        reader = stack.enter_context(open_repository(folder))
+        stack.enter_context(hold(storage, wait_s=wait_s))
+        if removing:
+            stack.enter_context(storage.sweeping())
+        reader = stack.enter_context(open_repository(storage))
+        if not removing:
+            storage.guard()  # behind the reader: a sweep that begins later changes the manifest that was read
         manifest = reader.manifest
         if manifest.alternative_path:
-            raise RepositoryError(f"{folder} is an access controlled repository, which afpub cannot change")
+            raise RepositoryError(f"{storage.where} is an access controlled repository, which afpub cannot change")
         files = KeyFiles(folder=keys_folder, fqrn=Fqrn(manifest.fqrn))
         signer = load_signer(files)
-        check_may_sign(signer, folder, files, algorithm=manifest.algorithm, now=now)
-        settings = read_settings(folder, algorithm=manifest.algorithm)
-        index = stack.enter_context(ContentIndex(folder / SIDE_FOLDER / "contents.sqlite"))
-        store = ObjectStore(folder, algorithm=settings.algorithm, index=index)
+        check_may_sign(signer, storage, files, algorithm=manifest.algorithm, now=now)
+        settings = read_settings(storage, algorithm=manifest.algorithm)
+        index = stack.enter_context(ContentIndex(storage.spool / "contents.sqlite"))
+        store = ObjectStore(storage, algorithm=settings.algorithm, index=index)
         store.sweep()
-        _sweep_unfinished(folder)
+        storage.tidy(MANIFEST_NAME, REFLOG_NAME)
         try:
             yield Session(
-                folder=folder,
+                storage=storage,
                 reader=reader,
                 settings=settings,
                 signer=signer,
@@ -117,16 +133,8 @@ def session(folder: Path, *, keys_folder: Path, now: datetime, wait_s: float = 0
             store.sweep()
 
 
-def _sweep_unfinished(folder: Path) -> None:
-    """Removes manifests and reflogs that a killed publisher did not put in place."""
-    for name in (MANIFEST_NAME, REFLOG_NAME):
-        for path in folder.glob(f"{name}.new-*"):
-            with contextlib.suppress(OSError):
-                path.unlink()
-
-
 def publish(  # noqa: PLR0913 - one call with everything a revision is made of
-    folder: Path,
+    location: Location,
     *,
     keys_folder: Path,
     now: datetime,
@@ -145,7 +153,7 @@ def publish(  # noqa: PLR0913 - one call with everything a revision is made of
     Removals come first, then the grafts in their order.
 
     Args:
-        folder: the repository.
+        location: the repository.
         keys_folder: holds its certificate and its private repository key.
         now: the revision's time.
         grafts: trees, each in the place of what is there.
@@ -168,7 +176,7 @@ def publish(  # noqa: PLR0913 - one call with everything a revision is made of
         DiskError: a file cannot be read or written, or changed meanwhile.
     """
     start = time.monotonic()
-    with session(folder, keys_folder=keys_folder, now=now, wait_s=wait_s) as held:
+    with session(location, keys_folder=keys_folder, now=now, wait_s=wait_s) as held:
         _check_base(held, base)
         work = _Work(held, limits or held.settings.limits, jobs or held.settings.workers, progress)
         outcome = work.apply(grafts, removals)
@@ -182,8 +190,9 @@ def publish(  # noqa: PLR0913 - one call with everything a revision is made of
 def _check_base(held: Session, base: Digest | None) -> None:
     reader = held.reader
     if base is not None and base != reader.root_hash:
+        there = f"revision {reader.manifest.revision} ({reader.root_hash})"
         raise StaleBaseError(
-            f"{held.folder} moved on to revision {reader.manifest.revision} ({reader.root_hash}) since {base}",
+            f"{held.storage.where} moved on to {there} since {base}",
             hint="run it again: it starts from the newest revision",
         )
 
@@ -216,7 +225,7 @@ def tagged_history(reader: Reader, outcome: Outcome, now_s: int, name: str | Non
 def commit_outcome(held: Session, outcome: Outcome, history: History) -> None:
     """Makes a new root catalog the newest revision."""
     manifest = held.reader.manifest
-    reflog = read_reflog(held.folder, manifest, held.reader.history())
+    reflog = read_reflog(held.storage, manifest, held.reader.history())
     change = Commit(
         former=manifest,
         root=outcome.root,
@@ -226,7 +235,7 @@ def commit_outcome(held: Session, outcome: Outcome, history: History) -> None:
         history=history,
         now_s=held.now_s,
     )
-    commit(held.folder, held.store, held.signer, change, reflog)
+    commit(held.store, held.signer, change, reflog)
 
 
 class _Work:

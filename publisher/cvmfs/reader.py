@@ -6,7 +6,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Self
 
 from publisher.cvmfs.catalog import Catalog, CatalogRef
@@ -15,9 +14,10 @@ from publisher.cvmfs.counters import Statistics
 from publisher.cvmfs.digest import Algorithm, Digest, ObjectKind
 from publisher.cvmfs.history import TRUNK, History, Tag
 from publisher.cvmfs.loading import load_history, open_catalog
+from publisher.cvmfs.location import Location, source_of
 from publisher.cvmfs.manifest import Manifest
 from publisher.cvmfs.rows import Chunk, Flag, Row
-from publisher.cvmfs.source import Source, is_there, object_contents, source_of
+from publisher.cvmfs.source import Source, is_there, object_contents
 from publisher.cvmfs.trust import read_manifest, verify_manifest
 from publisher.errors import FormatError, NotFoundError, RepositoryError, TrustError
 from publisher.names import Fqrn
@@ -361,16 +361,16 @@ def _sized(source: Source, digest: Digest, kind: ObjectKind, stored: Stored, siz
 
 
 def open_repository(
-    location: Path | str,
+    location: Location,
     *,
     fqrn: Fqrn | None = None,
     public_key: bytes | None = None,
     now: datetime | None = None,
 ) -> Reader:
-    """A reader of the newest revision in a folder or on a web server.
+    """A reader of the newest revision in a folder, in a bucket or on a web server.
 
     Args:
-        location: the repository folder, or its http(s) address.
+        location: the repository's folder or address.
         fqrn: the name that it must have.
         public_key: PEM of the public master key; the whole chain of trust is checked against it. Without a
             key only digests are checked.

@@ -18,13 +18,15 @@ from publisher.cvmfs.check_objects import parse_object_name, readable_paths
 from publisher.cvmfs.commit import commit_reflog, read_reflog, rebuilt_reflog, reflog_stands
 from publisher.cvmfs.compression import Compression, Compressor
 from publisher.cvmfs.digest import Digest, ObjectKind
-from publisher.cvmfs.disk import failing_as, make_folder, sync_path
+from publisher.cvmfs.disk import FILE_MODE, failing_as
 from publisher.cvmfs.loading import open_catalog
+from publisher.cvmfs.location import Location
 from publisher.cvmfs.marking import KIND_OF_REF, Marks, trunk
 from publisher.cvmfs.publish import Session, session
 from publisher.cvmfs.reader import Reader, Stored
 from publisher.cvmfs.reflog import REFLOG_NAME, Ref, RefKind, Reflog
 from publisher.cvmfs.source import Source, is_there, object_blocks
+from publisher.cvmfs.storage import FolderStorage, Storage
 from publisher.errors import AfpubError, FormatError, RepositoryError, TrustError
 from publisher.names import RepoPath
 from publisher.report import Finding, Report, collect, note
@@ -56,12 +58,12 @@ class _Work:
 
 
 def repair(
-    folder: Path, *, keys_folder: Path, now: datetime, mirror: Source | None = None, origin: Origin | None = None
+    location: Location, *, keys_folder: Path, now: datetime, mirror: Source | None = None, origin: Origin | None = None
 ) -> Report:
     """Repairs what can be repaired; what was done, as notes. What is still wrong is for a check to say.
 
     Args:
-        folder: the repository.
+        location: the repository.
         keys_folder: holds its certificate and its private repository key.
         now: the present.
         mirror: a replica, or a copy of the folder, that may have the objects.
@@ -73,7 +75,7 @@ def repair(
         RepositoryError: its manifest is damaged.
         DiskError: a file cannot be written.
     """
-    with session(folder, keys_folder=keys_folder, now=now) as held:
+    with session(location, keys_folder=keys_folder, now=now, removing=True) as held:
         work = _Work(held=held, mirror=mirror)
         marks = _catalogs(work)
         for number in range(256):
@@ -142,35 +144,39 @@ def _ensure(work: _Work, digest: Digest, kind: ObjectKind) -> None:
     """Repairs an object that is missing or damaged, or remembers that it is lost."""
     name = digest.object_name(kind)
     source = work.held.reader.source
-    linked = (work.held.folder / name).is_symlink()
+    folder = _folder(work)
+    linked = folder is not None and (folder / name).is_symlink()
     if _good(source, digest, kind):
         if linked:
-            _put(work.held.folder, digest, kind, object_blocks(source, digest, kind))
+            _put(work.held.storage, digest, kind, object_blocks(source, digest, kind))
             work.did(name, "was a link: the bytes are in its place now")
         return
     if work.mirror is not None:
         with contextlib.suppress(RepositoryError, TrustError):
-            _put(work.held.folder, digest, kind, object_blocks(work.mirror, digest, kind))
+            _put(work.held.storage, digest, kind, object_blocks(work.mirror, digest, kind))
             work.did(name, f"fetched from {work.mirror.where}")
             return
     work.lost[digest.raw, kind] = digest
 
 
-def _put(folder: Path, digest: Digest, kind: ObjectKind, blocks: Iterable[bytes]) -> None:
+def _put(storage: Storage, digest: Digest, kind: ObjectKind, blocks: Iterable[bytes]) -> None:
     """Puts an object in the place of what is there; the blocks raise when they are not the right ones."""
-    path = folder / digest.object_name(kind)
-    temporary = folder / "data" / "txn" / f"afpub-{os.getpid()}-repair"
-    make_folder(path.parent)
-    with failing_as("write", path):
-        _clear(path)
-        with temporary.open("wb") as file:
-            for block in blocks:
-                file.write(block)
-            os.fchmod(file.fileno(), 0o644)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)  # noqa: PTH105 - the call that is atomic, by its own name
-        sync_path(path.parent)
+    name = digest.object_name(kind)
+    temporary = storage.scratch / f"afpub-{os.getpid()}-repair"
+    with failing_as("write", temporary), temporary.open("wb") as file:
+        for block in blocks:
+            file.write(block)
+        os.fchmod(file.fileno(), FILE_MODE)
+    if isinstance(storage, FolderStorage):
+        with failing_as("write", storage.folder / name):
+            _clear(storage.folder / name)
+    storage.put_objects({name: f"{temporary}"}, replace=True)
+
+
+def _folder(work: _Work) -> Path | None:
+    """The folder of a repository that is in one; there links, folders and permissions can be wrong as well."""
+    storage = work.held.storage
+    return storage.folder if isinstance(storage, FolderStorage) else None
 
 
 def _clear(path: Path) -> None:
@@ -180,39 +186,39 @@ def _clear(path: Path) -> None:
 
 
 def _permissions(work: _Work) -> None:
-    folder = work.held.folder
-    for path, wanted in readable_paths(folder):
+    folder = _folder(work)
+    for path, wanted in readable_paths(folder) if folder else ():
         mode = stat.S_IMODE(path.stat(follow_symlinks=False).st_mode)
         if mode & wanted != wanted and not path.is_symlink():
             with failing_as("change the permissions of", path):
                 path.chmod(mode | wanted)
-            work.did(f"{path.relative_to(folder)}", f"can be read by a web server now (mode {mode | wanted:04o})")
+            work.did(
+                f"{path.relative_to(work.held.storage.where)}",
+                f"can be read by a web server now (mode {mode | wanted:04o})",
+            )
 
 
 def _objects(work: _Work, number: int, marks: Marks) -> None:
     """Repairs the objects of one folder, and removes damaged ones that nothing refers to."""
-    folder = work.held.folder
+    storage = work.held.storage
     wanted = marks.folder(number)
-    for digest, kind in list(_present(folder, number)):
+    for digest, kind in list(_present(storage, number)):
         key = Marks.key(digest.raw, kind)
         if key in wanted:
             wanted.remove(key)
             _ensure(work, digest, kind)
         elif work.complete and not _good(work.held.reader.source, digest, kind):
             name = digest.object_name(kind)
-            with failing_as("remove", folder / name):
-                (folder / name).unlink()
+            storage.remove_objects([name])
             work.did(name, "was damaged and needed by nothing: removed")
     for key in sorted(wanted):
         _ensure(work, Digest(raw=key[:-1], algorithm=work.held.reader.manifest.algorithm), _KINDS[key[-1:]])
 
 
-def _present(folder: Path, number: int) -> Iterator[tuple[Digest, ObjectKind]]:
-    place = folder / "data" / f"{number:02x}"
-    if place.is_dir():
-        for path in sorted(place.iterdir()):
-            with contextlib.suppress(FormatError):
-                yield parse_object_name(f"data/{place.name}/{path.name}")
+def _present(storage: Storage, number: int) -> Iterator[tuple[Digest, ObjectKind]]:
+    for name, _ in storage.objects(number):
+        with contextlib.suppress(FormatError):
+            yield parse_object_name(name)
 
 
 def _from_folder(work: _Work, origin: Origin) -> None:
@@ -243,7 +249,7 @@ def _remake(work: _Work, stored: Stored, path: Path) -> None:
             for compressor in _compressors(work.held.settings.compressor, stored.compression):
                 made = compressor.compress(data)
                 if digest.algorithm.digest(made) == digest:
-                    _put(work.held.folder, digest, kind, [made])
+                    _put(work.held.storage, digest, kind, [made])
                     del work.lost[digest.raw, kind]
                     work.did(digest.object_name(kind), f"made anew from {path}")
                     break
@@ -269,18 +275,20 @@ def _reflog(work: _Work) -> None:
     except AfpubError:
         return  # without its tags the reflog would forget them
     try:
-        reflog = read_reflog(held.folder, manifest, history)
-        right = reflog_stands(held.folder, manifest)
+        reflog = read_reflog(held.storage, manifest, history)
+        right = reflog_stands(held.storage, manifest)
     except AfpubError:
         reflog, right = rebuilt_reflog(manifest, history), False
     source = held.reader.source
     kept = [ref for ref in reflog.refs if is_there(source, ref.digest.object_name(KIND_OF_REF[ref.kind]))]
     if right and len(kept) == len(reflog.refs):
         return
-    with failing_as("remove", held.folder / REFLOG_NAME):
-        _clear(held.folder / REFLOG_NAME)
+    folder = _folder(work)
+    if folder is not None:
+        with failing_as("remove", folder / REFLOG_NAME):
+            _clear(folder / REFLOG_NAME)
     wanted = Reflog(fqrn=manifest.fqrn, refs=tuple(kept)).with_refs(_earlier(held.reader))
-    commit_reflog(held.folder, held.store, held.signer, manifest, wanted)
+    commit_reflog(held.store, held.signer, manifest, wanted)
     work.did(".cvmfsreflog", f"made anew: {len(wanted.refs)} roots")
 
 

@@ -12,12 +12,13 @@ from publisher.cvmfs.compression import METADATA
 from publisher.cvmfs.digest import Digest, ObjectKind
 from publisher.cvmfs.draft import Draft, draft_of
 from publisher.cvmfs.drafts import Outcome
+from publisher.cvmfs.location import Location
 from publisher.cvmfs.publish import Session, commit_outcome, session, tagged_history
 from publisher.names import TagName
 
 
 def republish(  # noqa: PLR0913 - one call with everything a revision is made of
-    folder: Path,
+    location: Location,
     revision: str | int | Digest,
     *,
     keys_folder: Path,
@@ -29,7 +30,7 @@ def republish(  # noqa: PLR0913 - one call with everything a revision is made of
     """Makes the tree of an earlier revision the newest one again, as a new revision; nothing else is read.
 
     Args:
-        folder: the repository.
+        location: the repository.
         revision: a tag, number or root digest.
         keys_folder: holds the certificate and the private repository key.
         now: the time of the new revision.
@@ -43,7 +44,7 @@ def republish(  # noqa: PLR0913 - one call with everything a revision is made of
         TransactionOpenError: another publisher holds the repository.
         RepositoryError: a catalog of the revision is missing or damaged.
     """
-    with session(folder, keys_folder=keys_folder, now=now, wait_s=wait_s) as held, held.reader.at(revision) as old:
+    with session(location, keys_folder=keys_folder, now=now, wait_s=wait_s) as held, held.reader.at(revision) as old:
         info = next(iter(tuple(old.catalogs())))  # all are read: none may be missing
         ref = CatalogRef(path="", digest=info.digest, size_bytes=info.size_bytes)
         outcome = _reborn(held, draft_of(old.catalog, ref))

@@ -15,6 +15,7 @@ from pathlib import Path
 from publisher.cvmfs.commit import commit_reflog, read_reflog
 from publisher.cvmfs.disk import failing_as, replace_file, sync_path
 from publisher.cvmfs.keys import KeyFiles, certificate_der, create_repository_key, load_certificate, read_key_file
+from publisher.cvmfs.location import Location, source_of
 from publisher.cvmfs.publish import session
 from publisher.cvmfs.signing import (
     SignHash,
@@ -25,7 +26,6 @@ from publisher.cvmfs.signing import (
     resign_whitelist,
     signed_whitelist,
 )
-from publisher.cvmfs.source import FolderSource
 from publisher.cvmfs.trust import read_manifest, read_whitelist
 from publisher.cvmfs.whitelist import WHITELIST_NAME, Whitelist, fingerprint
 from publisher.errors import NotFoundError, TrustError
@@ -71,12 +71,12 @@ class Rotation:
 
 
 def rotate_key(
-    folder: Path, *, keys_folder: Path, now: datetime, sign: SignHash | None = None, wait_s: float = 0.0
+    location: Location, *, keys_folder: Path, now: datetime, sign: SignHash | None = None, wait_s: float = 0.0
 ) -> Rotation:
     """Makes a new repository key and signs the manifest with it; old and new certificate are allowed then.
 
     Args:
-        folder: the repository.
+        location: the repository.
         keys_folder: holds the keys in use, and gets the new ones.
         now: the present.
         sign: signs the whitelist; the master key in the keys folder when left out.
@@ -87,25 +87,25 @@ def rotate_key(
         TrustError: a key is missing, or the signature is not that of the master key.
         DiskError: a file cannot be written.
     """
-    manifest, _ = read_manifest(FolderSource(folder))
+    manifest, _ = read_manifest(source_of(location))
     files = KeyFiles(folder=keys_folder, fqrn=Fqrn(manifest.fqrn))
     new_files = _NewFiles(folder=keys_folder, fqrn=files.fqrn)
     _finish_renaming(files, new_files)
     sign = sign or master_signer(files.master_key)
-    with session(folder, keys_folder=keys_folder, now=now, wait_s=wait_s) as held:
+    with session(location, keys_folder=keys_folder, now=now, wait_s=wait_s) as held:
         _make_new(new_files, now)
         signer = load_signer(new_files)
         manifest = held.reader.manifest
         algorithm = manifest.algorithm
         old, new = (fingerprint(certificate_der(each.certificate), algorithm) for each in (held.signer, signer))
         whitelist = new_whitelist(signer.certificate, files.fqrn, algorithm=algorithm, now=now)
-        with hold_whitelist(folder):
-            former, _ = read_whitelist(FolderSource(folder))
+        with hold_whitelist(held.storage):
+            former, _ = read_whitelist(held.storage)
             listed = tuple(dict.fromkeys((*former.fingerprints, new)))
             whitelist = replace(whitelist, fingerprints=listed, expires=max(former.expires, whitelist.expires))
-            replace_file(folder / WHITELIST_NAME, signed_whitelist(whitelist, sign, files, algorithm))
-        reflog = read_reflog(folder, manifest, held.reader.history())
-        commit_reflog(folder, held.store, signer, manifest, reflog)
+            held.storage.put_state(WHITELIST_NAME, signed_whitelist(whitelist, sign, files, algorithm))
+        reflog = read_reflog(held.storage, manifest, held.reader.history())
+        commit_reflog(held.store, signer, manifest, reflog)
         old_key = _keep_old(files)
         _rename(new_files.repository_key, files.repository_key)
         _rename(new_files.certificate, files.certificate)
@@ -113,7 +113,7 @@ def rotate_key(
 
 
 def finish_rotation(
-    folder: Path, *, keys_folder: Path, now: datetime, sign: SignHash | None = None, wait_s: float = 0.0
+    location: Location, *, keys_folder: Path, now: datetime, sign: SignHash | None = None, wait_s: float = 0.0
 ) -> Whitelist:
     """Takes the old certificate off the whitelist, and removes the old private key.
 
@@ -121,7 +121,7 @@ def finish_rotation(
         NotFoundError: the key was not rotated, or that was finished.
         TrustError: a key is missing, or the signature is not that of the master key.
     """
-    manifest, _ = read_manifest(FolderSource(folder))
+    manifest, _ = read_manifest(source_of(location))
     files = KeyFiles(folder=keys_folder, fqrn=Fqrn(manifest.fqrn))
     _finish_renaming(files, _NewFiles(folder=keys_folder, fqrn=files.fqrn))
     old = _OldFiles(folder=keys_folder, fqrn=files.fqrn)
@@ -133,11 +133,11 @@ def finish_rotation(
         certificate_der(load_certificate(read_key_file(old.certificate), where=f"{old.certificate}")),
         manifest.algorithm,
     )
-    with session(folder, keys_folder=keys_folder, now=now, wait_s=wait_s) as held:
+    with session(location, keys_folder=keys_folder, now=now, wait_s=wait_s) as held:
         manifest = held.reader.manifest
-        reflog = read_reflog(folder, manifest, held.reader.history())
-        commit_reflog(folder, held.store, held.signer, manifest, reflog)  # whoever published last, it is ours now
-        whitelist = resign_whitelist(folder, keys_folder=keys_folder, now=now, sign=sign, drop=mark)
+        reflog = read_reflog(held.storage, manifest, held.reader.history())
+        commit_reflog(held.store, held.signer, manifest, reflog)  # whoever published last, it is ours now
+        whitelist = resign_whitelist(held.storage, keys_folder=keys_folder, now=now, sign=sign, drop=mark)
         for path in (old.repository_key, old.certificate):
             with failing_as("remove", path):
                 path.unlink(missing_ok=True)

@@ -6,20 +6,18 @@ import json
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
 
 from publisher.cvmfs.chunker import ChunkRule
 from publisher.cvmfs.compression import Compression, Compressor
 from publisher.cvmfs.digest import Algorithm
-from publisher.cvmfs.disk import failing_as
 from publisher.cvmfs.limits import Limits
 from publisher.cvmfs.manifest import DEFAULT_TTL_S
-from publisher.errors import AfpubError, RepositoryError, UsageError
+from publisher.cvmfs.source import Source, read_file
+from publisher.cvmfs.storage import SIDE_FOLDER
+from publisher.errors import AfpubError, NotFoundError, RepositoryError, UsageError
 from publisher.patterns import PathPattern, matcher
 
-SIDE_FOLDER = ".afpub"
-"""What afpub keeps beside a repository; no reader needs it, and no web server should show it (mode 0700)."""
-_FILE = "settings.json"
+SETTINGS_NAME = f"{SIDE_FOLDER}/settings.json"
 _USUAL = 5
 _USUAL_ZLIB = 6
 _USUAL_JOBS = 8
@@ -159,21 +157,18 @@ def encode_settings(settings: Settings) -> bytes:
     return (json.dumps(asdict(settings), indent=2) + "\n").encode()
 
 
-def settings_path(folder: Path) -> Path:
-    """Where a repository's settings are."""
-    return folder / SIDE_FOLDER / _FILE
-
-
-def read_settings(folder: Path, *, algorithm: Algorithm) -> Settings:
+def read_settings(source: Source, *, algorithm: Algorithm) -> Settings:
     """A repository's settings; the defaults, with its own algorithm, where afpub did not create it.
 
     Raises:
         RepositoryError: the file is damaged.
     """
-    path = settings_path(folder)
+    path = f"{source.where}/{SETTINGS_NAME}"
     try:
-        with failing_as("read", path):
-            data = json.loads(path.read_bytes()) if path.exists() else {"algorithm": algorithm}
+        try:
+            data = json.loads(read_file(source, SETTINGS_NAME))
+        except NotFoundError:
+            data = {}
         names = {field.name for field in fields(Settings)}
         unknown = sorted(set(data) - names)
         if unknown:

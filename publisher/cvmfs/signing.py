@@ -12,7 +12,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from publisher.cvmfs.digest import Algorithm
-from publisher.cvmfs.disk import failing_as, make_folder, replace_file
 from publisher.cvmfs.envelope import Envelope
 from publisher.cvmfs.keys import (
     KeyFiles,
@@ -25,10 +24,11 @@ from publisher.cvmfs.keys import (
     sign_whitelist_hash,
     verify_whitelist_hash,
 )
+from publisher.cvmfs.location import Location, storage_of
 from publisher.cvmfs.lock import exclusive
 from publisher.cvmfs.manifest import Manifest
-from publisher.cvmfs.settings import SIDE_FOLDER
-from publisher.cvmfs.source import FolderSource
+from publisher.cvmfs.source import Source
+from publisher.cvmfs.storage import Storage
 from publisher.cvmfs.trust import (
     allows_certificate,
     check_whitelist,
@@ -82,13 +82,12 @@ def load_signer(files: KeyFiles) -> Signer:
     )
 
 
-def check_may_sign(signer: Signer, folder: Path, files: KeyFiles, *, algorithm: Algorithm, now: datetime) -> None:
+def check_may_sign(signer: Signer, source: Source, files: KeyFiles, *, algorithm: Algorithm, now: datetime) -> None:
     """Refuses to publish what no client would accept.
 
     Raises:
         TrustError: the whitelist has expired, is of another repository, or does not name the certificate.
     """
-    source = FolderSource(folder)
     if files.public_key.exists():
         public = read_key_file(files.public_key)
         whitelist = verify_whitelist(source, public, fqrn=files.fqrn, now=now)
@@ -97,7 +96,7 @@ def check_may_sign(signer: Signer, folder: Path, files: KeyFiles, *, algorithm: 
         check_whitelist(whitelist, where=source.where, fqrn=files.fqrn, now=now)
     if not allows_certificate(whitelist, signer.certificate, algorithm):
         raise TrustError(
-            f"the whitelist of {folder} does not name the certificate {files.certificate}",
+            f"the whitelist of {source.where} does not name the certificate {files.certificate}",
             hint="use the keys that the repository was created with, or resign the whitelist: afpub keys resign",
         )
 
@@ -148,7 +147,7 @@ def new_whitelist(
 
 
 def resign_whitelist(  # noqa: PLR0913 - what is signed, how, and for how long
-    folder: Path,
+    location: Location,
     *,
     keys_folder: Path,
     now: datetime,
@@ -161,7 +160,7 @@ def resign_whitelist(  # noqa: PLR0913 - what is signed, how, and for how long
     Publishers need not be waited for: they only read the whitelist.
 
     Args:
-        folder: the repository.
+        location: the repository.
         keys_folder: holds the certificate and the public master key.
         now: the present.
         validity: how long from now on.
@@ -173,40 +172,40 @@ def resign_whitelist(  # noqa: PLR0913 - what is signed, how, and for how long
         RepositoryError: there is no repository.
         TransactionOpenError: somebody else has been writing the whitelist for a long time.
     """
-    manifest, _ = read_manifest(FolderSource(folder))
+    storage = storage_of(location)
+    manifest, _ = read_manifest(storage)
     fqrn = Fqrn(manifest.fqrn)
     files = KeyFiles(folder=keys_folder, fqrn=fqrn)
     certificate = load_certificate(read_key_file(files.certificate), where=str(files.certificate))
     whitelist = new_whitelist(certificate, fqrn, algorithm=manifest.algorithm, now=now, validity=validity)
-    with hold_whitelist(folder):
-        former = former_fingerprints(folder)
+    with hold_whitelist(storage):
+        former = former_fingerprints(storage)
         if whitelist.fingerprints[0] in former:
             whitelist = replace(whitelist, fingerprints=tuple(mark for mark in former if mark != drop))
         data = signed_whitelist(whitelist, sign or master_signer(files.master_key), files, manifest.algorithm)
-        replace_file(folder / WHITELIST_NAME, data)
+        storage.put_state(WHITELIST_NAME, data)
     return whitelist
 
 
 @contextlib.contextmanager
-def hold_whitelist(folder: Path) -> Iterator[None]:
+def hold_whitelist(storage: Storage) -> Iterator[None]:
     """Nobody else changes the whitelist meanwhile; what a killed process left is removed.
 
     Raises:
         TransactionOpenError: somebody else has been writing it for a long time.
     """
-    side = folder / SIDE_FOLDER
-    make_folder(side, 0o700)
-    with exclusive(side / "whitelist.lock", what=f"the whitelist of {folder}", wait_s=_PATIENCE_S):
-        for path in folder.glob(f"{WHITELIST_NAME}.new-*"):
-            with failing_as("remove", path):
-                path.unlink(missing_ok=True)
+    storage.prepare()
+    path = storage.spool / "whitelist.lock"
+    with exclusive(path, what=f"the whitelist of {storage.where}", wait_s=_PATIENCE_S):
+        storage.tidy(WHITELIST_NAME)
+        storage.read_state(WHITELIST_NAME)  # where the lock is not everybody's, only this one is replaced
         yield
 
 
-def former_fingerprints(folder: Path) -> tuple[str, ...]:
+def former_fingerprints(source: Source) -> tuple[str, ...]:
     """The certificates that a repository's whitelist allows; none where there is no whitelist."""
     try:
-        whitelist, _ = read_whitelist(FolderSource(folder))
+        whitelist, _ = read_whitelist(source)
     except TrustError:
         return ()
     return whitelist.fingerprints

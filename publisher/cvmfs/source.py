@@ -123,11 +123,6 @@ class WebSource:
         raise RepositoryError(f"cannot read {url}: {reason}", hint="check the address and the network")
 
 
-def source_of(location: Path | str) -> Source:
-    """The source of a folder or an address."""
-    return WebSource(location) if isinstance(location, str) and "://" in location else FolderSource(Path(location))
-
-
 def is_there(source: Source, name: str) -> bool:
     """True when a repository has a file of that name.
 

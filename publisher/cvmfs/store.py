@@ -1,4 +1,4 @@
-"""The local object store, written to."""
+"""The object store, written to."""
 
 from __future__ import annotations
 
@@ -8,18 +8,16 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from publisher.cvmfs.compression import Compressor
 from publisher.cvmfs.content_index import ContentIndex
 from publisher.cvmfs.digest import Algorithm, Digest, ObjectKind
-from publisher.cvmfs.disk import failing_as, make_folder, sync_filesystem, sync_path, write_new
+from publisher.cvmfs.disk import write_new
 from publisher.cvmfs.packer import Packed, Plan, content_key
+from publisher.cvmfs.storage import Storage
 
 _BATCH_BYTES = 1 << 30
 _BATCH_OBJECTS = 50_000
-_MANY_FOLDERS = 16
-_TXN = "data/txn"
 _PREFIX = "afpub-"
 
 
@@ -34,14 +32,14 @@ class StoreTotals:
 
 
 class ObjectStore:
-    """Adds objects to a repository folder; safe to be used by several threads.
+    """Adds objects to a repository; safe to be used by several threads.
 
-    Objects are written to ``data/txn`` and get their names only when their bytes are known to be on disk,
+    Objects are written to a scratch folder and get their names only when their bytes are known to be on disk,
     many at a time. So whatever bears an object's name is whole, after a power cut too.
     """
 
-    def __init__(self, folder: Path, *, algorithm: Algorithm, index: ContentIndex | None = None) -> None:
-        self.folder = folder
+    def __init__(self, storage: Storage, *, algorithm: Algorithm, index: ContentIndex | None = None) -> None:
+        self.storage = storage
         self.algorithm = algorithm
         self._index = index
         self._lock = threading.Lock()
@@ -49,13 +47,11 @@ class ObjectStore:
         """Temporary files by the names that they will get."""
         self._waiting_bytes = 0
         self._counter = itertools.count()
-        self._prefix = f"{folder}/"
-        """Joined as text: there are many objects, and path objects take longer than the calls that use them."""
-        self._temporary = f"{folder}/{_TXN}/{_PREFIX}"
+        self._size_of = storage.size_of
+        self._temporary = f"{storage.scratch}/{_PREFIX}"
         self._objects = 0
         self._stored_bytes = 0
-        make_folder(folder / "data")
-        make_folder(folder / _TXN)
+        storage.prepare()
 
     @property
     def totals(self) -> StoreTotals:
@@ -153,10 +149,7 @@ class ObjectStore:
         with self._lock:
             if name in self._waiting:
                 return True
-        try:
-            return os.stat(self._prefix + name).st_size == size_bytes  # noqa: PTH116 - a path as text
-        except OSError:
-            return False
+        return self._size_of(name) == size_bytes
 
     def flush(self) -> None:
         """Waits for the disk, then gives all waiting objects their names.
@@ -167,17 +160,7 @@ class ObjectStore:
         with self._lock:
             if not self._waiting:
                 return
-            sync_filesystem(self.folder)
-            touched: set[str] = set()
-            for name, temporary in self._waiting.items():
-                path = self._prefix + name
-                parent = path.rpartition("/")[0]
-                if parent not in touched:
-                    make_folder(Path(parent))
-                    touched.add(parent)
-                with failing_as("write", path):
-                    os.replace(temporary, path)  # noqa: PTH105 - the call that is atomic, by its own name
-            self._sync_names(touched)
+            self.storage.put_objects(self._waiting)
             self._waiting.clear()
             self._waiting_bytes = 0
         if self._index is not None:
@@ -188,20 +171,10 @@ class ObjectStore:
         if self._index is not None:
             self._index.forget(is_kept)
 
-    def _sync_names(self, touched: set[str]) -> None:
-        """Waits until the new names are on disk: folder by folder, or all at once where there are many."""
-        if len(touched) > _MANY_FOLDERS:
-            sync_filesystem(self.folder)
-            return
-        with failing_as("sync", self.folder / "data"):
-            for parent in sorted(touched):
-                sync_path(Path(parent))
-            sync_path(self.folder / "data")
-
     def sweep(self) -> None:
-        """Removes what publishers left in ``data/txn``; only for the holder of the repository's lock."""
+        """Removes what publishers left in the scratch folder; only for the holder of the repository's lock."""
         with contextlib.suppress(OSError):
-            for path in (self.folder / _TXN).iterdir():
+            for path in self.storage.scratch.iterdir():
                 if path.name.startswith(_PREFIX):
                     path.unlink()
         with self._lock:

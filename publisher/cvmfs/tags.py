@@ -10,13 +10,14 @@ from publisher.cvmfs.catalog import CatalogRef
 from publisher.cvmfs.commit import Commit, commit, read_reflog
 from publisher.cvmfs.digest import Digest
 from publisher.cvmfs.history import TRUNK, TRUNK_PREVIOUS, History, Tag
+from publisher.cvmfs.location import Location
 from publisher.cvmfs.publish import Session, session
 from publisher.errors import AlreadyPublishedError, NotFoundError
 from publisher.names import TagName
 
 
 def add_tag(  # noqa: PLR0913 - a tag and the way to sign it
-    folder: Path,
+    location: Location,
     name: TagName,
     *,
     keys_folder: Path,
@@ -28,7 +29,7 @@ def add_tag(  # noqa: PLR0913 - a tag and the way to sign it
     """Gives a revision a name.
 
     Args:
-        folder: the repository.
+        location: the repository.
         name: the tag.
         keys_folder: holds the certificate and the private repository key.
         now: the time of the change.
@@ -41,7 +42,7 @@ def add_tag(  # noqa: PLR0913 - a tag and the way to sign it
         NotFoundError: there is no such revision.
         TransactionOpenError: another publisher holds the repository.
     """
-    with session(folder, keys_folder=keys_folder, now=now, wait_s=wait_s) as held:
+    with session(location, keys_folder=keys_folder, now=now, wait_s=wait_s) as held:
         history = held.reader.history()
         former = history.tag(name)
         if former is not None:
@@ -64,19 +65,19 @@ def add_tag(  # noqa: PLR0913 - a tag and the way to sign it
     return tag
 
 
-def remove_tag(folder: Path, name: str, *, keys_folder: Path, now: datetime, wait_s: float = 0.0) -> None:
+def remove_tag(location: Location, name: str, *, keys_folder: Path, now: datetime, wait_s: float = 0.0) -> None:
     """Forgets a name; the revision stays.
 
     Raises:
         NotFoundError: there is no such tag, or it is the repository's own.
         TransactionOpenError: another publisher holds the repository.
     """
-    with session(folder, keys_folder=keys_folder, now=now, wait_s=wait_s) as held:
+    with session(location, keys_folder=keys_folder, now=now, wait_s=wait_s) as held:
         history = held.reader.history()
         if history.tag(name) is None or name in {TRUNK, TRUNK_PREVIOUS}:
             names = sorted(tag.name for tag in history.tags if tag.name not in {TRUNK, TRUNK_PREVIOUS})
             raise NotFoundError(
-                f"{folder} has no tag {name!r} that can be removed",
+                f"{held.storage.where} has no tag {name!r} that can be removed",
                 hint=f"tags: {', '.join(names) or 'none'}",
             )
         _commit(held, history.without_tag(name))
@@ -93,5 +94,5 @@ def _commit(held: Session, history: History) -> None:
         history=replace(history, previous=str(manifest.history or "")),
         now_s=held.now_s,
     )
-    reflog = read_reflog(held.folder, manifest, held.reader.history())
-    commit(held.folder, held.store, held.signer, change, reflog)
+    reflog = read_reflog(held.storage, manifest, held.reader.history())
+    commit(held.store, held.signer, change, reflog)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from publisher.errors import ProjectError
+from publisher.cvmfs.bucket import Bucket
+from publisher.errors import ProjectError, UsageError
 from publisher.names import Fqrn, RepoPath
 from publisher.patterns import PathPattern
 from publisher.project.toml import Table, read_toml
@@ -79,8 +80,9 @@ class Settings:
     fqrn: Fqrn
     prefix: RepoPath
     """Folder of the repository below which everything is published."""
-    repository: Path
-    """The embedded repository: the folder with ``.cvmfspublished``; of no meaning for another back-end."""
+    repository: Path | str
+    """The embedded repository: the folder with ``.cvmfspublished``, or the address of a bucket with all options; of no
+    meaning for another back-end."""
     keys: Path
     """Folder of the keys of the embedded repository."""
     work: Path
@@ -114,7 +116,7 @@ def load_settings(root: Path) -> Settings:
     """
     table = read_toml(root / SETTINGS_FILE)
     kernels, build = table.table("kernels"), table.table("build")
-    policy, catalogs = table.table("policy"), table.table("catalogs")
+    policy, catalogs, bucket = table.table("policy"), table.table("catalogs"), table.table("s3")
     fqrn = table.named("fqrn", Fqrn)
     bounds = _catalog_bounds(catalogs)
     backend = table.choice("backend", (EMBEDDED, SERVER), EMBEDDED)
@@ -122,7 +124,7 @@ def load_settings(root: Path) -> Settings:
         root=root,
         fqrn=fqrn,
         prefix=table.named("prefix", RepoPath, ""),
-        repository=root / _embedded_text(table, backend, "repository", f"repositories/{fqrn}"),
+        repository=_repository(bucket, root, _embedded_text(table, backend, "repository", f"repositories/{fqrn}")),
         keys=root / _embedded_text(table, backend, "keys", "keys"),
         work=root / table.text("work", "build/afpub"),
         backend=backend,
@@ -134,7 +136,7 @@ def load_settings(root: Path) -> Settings:
         links=_links(kernels),
         propagation=_propagation(table.table("propagation")),
     )
-    for part in (table, kernels, build, policy, catalogs):
+    for part in (table, kernels, build, policy, catalogs, bucket):
         part.done()
     return settings
 
@@ -164,6 +166,23 @@ def _server(table: Table, backend: str) -> ServerSettings:
     if settings.whitelist_days < 0:
         raise table.problem("'whitelist_days' must not be negative")
     return settings
+
+
+def _repository(bucket: Table, root: Path, place: str) -> Path | str:
+    """A folder, or the address of a bucket with the options of the table ``s3``; its keys are never here."""
+    if "://" not in place:
+        return root / place
+    try:
+        plain = Bucket.parse(place)
+        options = replace(
+            plain,
+            endpoint=bucket.text("endpoint", plain.endpoint),
+            region=bucket.text("region", plain.region),
+            path_style=bucket.flag("path_style", default=plain.path_style),
+        )
+        return Bucket.parse(options.location).location
+    except UsageError as exc:
+        raise bucket.problem(exc.message, hint=exc.hint) from exc
 
 
 def _propagation(table: Table) -> PropagationSettings:

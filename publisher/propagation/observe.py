@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from publisher.cvmfs.location import source_of
 from publisher.cvmfs.reader import Reader, open_repository
-from publisher.cvmfs.source import Source, read_file, source_of
+from publisher.cvmfs.source import Source, read_file
 from publisher.cvmfs.trust import read_whitelist
 from publisher.errors import AfpubError, FormatError, NotFoundError, RepositoryError
 from publisher.names import Fqrn, RepoPath

@@ -122,16 +122,16 @@ class SmallProject:
         return self.json("release", self.manifest, ok=ok)
 
 
-def make(root: Path) -> SmallProject:
+def make(root: Path, repository: str = "repository", more: str = "") -> SmallProject:
     """The project with an empty repository and a first release to be made."""
     project = SmallProject(root=root)
     project.write(
         "afpub.toml",
-        f'fqrn = "{FQRN}"\nprefix = "/af"\nrepository = "repository"\nkeys = "keys"\nwork = "work"\n',
+        f'fqrn = "{FQRN}"\nprefix = "/af"\nrepository = "{repository}"\nkeys = "keys"\nwork = "work"\n{more}',
     )
     project.write("images/machine/image.toml", "")
     project.write("kernelspecs/small/kernel.toml", _KERNEL.format(command=json.dumps(IPYKERNEL)))
     shutil.copy(_LOGO, root / "kernelspecs/small/logo-64x64.png")
     project.describe(version="1.0")
-    project.run("repo", "create", FQRN, "--at", "repository", "--keys", "keys")
+    project.run("repo", "create", FQRN, "--at", repository, "--keys", "keys")
     return project

@@ -19,6 +19,7 @@ from publisher.backends.server.backend import ServerBackend
 from publisher.backends.server.site import ServerOptions, Way
 from publisher.cvmfs.create import create_repository
 from publisher.cvmfs.keys import create_keys
+from publisher.cvmfs.location import storage_of
 from publisher.cvmfs.settings import Settings
 from publisher.names import Fqrn
 
@@ -27,11 +28,20 @@ REAL = "AFPUB_TEST_CVMFS_SERVER"
 """Set to 1 by who allows the tests to make and remove a repository with the cvmfs_server of this machine."""
 
 
-def embedded(folder, _request):
+def embedded(location, folder):
     now = dt.datetime.now(tz=dt.UTC)
     create_keys(FQRN, folder / "keys", now=now)
-    create_repository(folder / "repository", FQRN, keys_folder=folder / "keys", settings=Settings(), now=now)
-    return EmbeddedBackend(folder / "repository", fqrn=FQRN, keys=folder / "keys")
+    create_repository(location, FQRN, keys_folder=folder / "keys", settings=Settings(), now=now)
+    return EmbeddedBackend(location, fqrn=FQRN, keys=folder / "keys")
+
+
+def in_folder(folder, _request):
+    return embedded(folder / "repository", folder)
+
+
+def in_bucket(folder, request):
+    server = request.getfixturevalue("s3_keys")
+    return embedded(storage_of(server.location(f"contract/{folder.name}"), spool=folder / "spool"), folder)
 
 
 def standin(folder, _request, *, way):
@@ -68,7 +78,8 @@ class Quiet(SimpleHTTPRequestHandler):
 
 
 BACKENDS = {
-    "embedded": embedded,
+    "embedded": in_folder,
+    "embedded-s3": in_bucket,
     "server-describe": partial(standin, way=Way.DESCRIBE),
     "server-copy": partial(standin, way=Way.COPY),
     "server-ingest": partial(standin, way=Way.INGEST),

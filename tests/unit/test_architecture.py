@@ -28,6 +28,7 @@ ONLY_IN = {
     "subprocess": "tools",
     "rich": "cli.console",
     "typer": "cli",
+    "obstore": "cvmfs.s3",
     "spython": "images.dockerfile",
     "prometheus_client": "propagation.metrics",
 }

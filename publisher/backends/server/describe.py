@@ -17,6 +17,7 @@ from publisher.cvmfs.contents import ContentWriter
 from publisher.cvmfs.digest import DIGEST_BYTES, Digest, ObjectKind
 from publisher.cvmfs.reader import Stored
 from publisher.cvmfs.rows import Content
+from publisher.cvmfs.storage import FolderStorage
 from publisher.cvmfs.store import ObjectStore, StoreTotals
 from publisher.errors import RepositoryError
 from publisher.tree import Entry
@@ -67,7 +68,7 @@ def store(
     assert site.chunk_rule is not None
     index.parent.mkdir(parents=True, exist_ok=True)
     with ContentIndex(index) as known:
-        target = ObjectStore(site.storage, algorithm=site.algorithm, index=known)
+        target = ObjectStore(FolderStorage(site.storage, spool=index.parent), algorithm=site.algorithm, index=known)
         try:
             writer = ContentWriter(target, site.compressor, site.chunk_rule, jobs=jobs, progress=progress)
             size = sum(entry.size_bytes for entry in entries)

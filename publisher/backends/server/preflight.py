@@ -27,9 +27,9 @@ from publisher.backends.server.state import (
 )
 from publisher.cvmfs.catalog import CatalogRef
 from publisher.cvmfs.limits import check_catalog_sizes
+from publisher.cvmfs.location import source_of
 from publisher.cvmfs.manifest import Manifest
 from publisher.cvmfs.reader import Reader
-from publisher.cvmfs.source import source_of
 from publisher.cvmfs.survey import survey
 from publisher.cvmfs.trust import read_manifest, read_whitelist
 from publisher.errors import AfpubError, RepositoryError

@@ -18,6 +18,7 @@ from publisher.cvmfs.manifest import parse_manifest
 from publisher.cvmfs.reader import open_repository
 from publisher.cvmfs.reflog import Ref, RefKind, Reflog, encode_reflog, parse_reflog
 from publisher.cvmfs.signing import load_signer
+from publisher.cvmfs.storage import FolderStorage
 from publisher.cvmfs.store import ObjectStore
 from publisher.errors import FormatError, NotFoundError, RepositoryError, TrustError
 from publisher.names import Fqrn
@@ -50,7 +51,7 @@ def sign(repo, **fields):
 
 def store(repo, data: bytes, kind: ObjectKind) -> Digest:
     manifest, _ = parse_manifest((repo.folder / ".cvmfspublished").read_bytes())
-    objects = ObjectStore(repo.folder, algorithm=manifest.algorithm)
+    objects = ObjectStore(FolderStorage(repo.folder), algorithm=manifest.algorithm)
     digest = objects.add(data, kind, METADATA)
     objects.flush()
     return digest

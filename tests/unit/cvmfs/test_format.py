@@ -33,7 +33,8 @@ from publisher.cvmfs.keys import (
 )
 from publisher.cvmfs.manifest import Manifest, parse_manifest
 from publisher.cvmfs.pathhash import parent_hash, path_hash
-from publisher.cvmfs.settings import Settings, encode_settings, read_settings, settings_path
+from publisher.cvmfs.settings import SETTINGS_NAME, Settings, encode_settings, read_settings
+from publisher.cvmfs.source import FolderSource
 from publisher.cvmfs.variant import expand_variant
 from publisher.cvmfs.whitelist import Whitelist, fingerprint, parse_whitelist
 from publisher.errors import DiskError, FormatError, RepositoryError, TrustError
@@ -306,14 +307,14 @@ def test_files_that_hold_no_key(tmp_path):
 
 def test_settings_come_back(tmp_path):
     settings = Settings(algorithm=Algorithm.SHAKE128, compression="none", ttl_s=60, chunk_fixed=True)
-    path = settings_path(tmp_path)
+    path = tmp_path / SETTINGS_NAME
     path.parent.mkdir()
     path.write_bytes(encode_settings(settings))
-    assert read_settings(tmp_path, algorithm=Algorithm.SHA1) == settings
+    assert read_settings(FolderSource(tmp_path), algorithm=Algorithm.SHA1) == settings
 
 
 def test_settings_of_a_repository_of_others_are_the_defaults(tmp_path):
-    assert read_settings(tmp_path, algorithm=Algorithm.RMD160) == Settings(algorithm=Algorithm.RMD160)
+    assert read_settings(FolderSource(tmp_path), algorithm=Algorithm.RMD160) == Settings(algorithm=Algorithm.RMD160)
 
 
 @pytest.mark.parametrize(
@@ -330,11 +331,11 @@ def test_settings_of_a_repository_of_others_are_the_defaults(tmp_path):
     ],
 )
 def test_damaged_settings(tmp_path, text, message):
-    path = settings_path(tmp_path)
+    path = tmp_path / SETTINGS_NAME
     path.parent.mkdir()
     path.write_text(text)
     with pytest.raises(RepositoryError) as caught:
-        read_settings(tmp_path, algorithm=Algorithm.SHA1)
+        read_settings(FolderSource(tmp_path), algorithm=Algorithm.SHA1)
     assert message in caught.value.message
     assert str(path) in caught.value.message
 

@@ -11,7 +11,7 @@ import cvmfs_repository as repository
 import pytest
 from cvmfs_repository import file, graft, later, link
 
-from publisher.cvmfs import contents, store
+from publisher.cvmfs import contents, storage
 from publisher.cvmfs.catalog import Catalog, CatalogRef
 from publisher.cvmfs.check import check
 from publisher.cvmfs.compression import Compression, Compressor
@@ -74,9 +74,9 @@ def test_unchanged_catalogs_are_not_decoded(repo, monkeypatch):
 
 def test_names_are_given_between_two_waits_for_the_disk(repo, monkeypatch):
     steps = []
-    wait, rename = store.sync_filesystem, store.os.replace
-    monkeypatch.setattr(store, "sync_filesystem", lambda folder: (steps.append("sync"), wait(folder)))
-    monkeypatch.setattr(store.os, "replace", lambda old, new: (steps.append(f"{new}"), rename(old, new)))
+    wait, rename = storage.sync_filesystem, storage.os.replace
+    monkeypatch.setattr(storage, "sync_filesystem", lambda folder: (steps.append("sync"), wait(folder)))
+    monkeypatch.setattr(storage.os, "replace", lambda old, new: (steps.append(f"{new}"), rename(old, new)))
     repo.publish(graft("/a", *(file(f"f{number}", b"%d" % number) for number in range(100))), at=later(1))
     names = steps[1:-3]
     assert steps[0] == steps[-3] == "sync"

@@ -277,3 +277,31 @@ def test_aliases_in_the_way_of_releases(root, path):
     index = Index(fqrn=project.settings.fqrn, prefix=project.settings.prefix)
     message, _ = complaint(lambda: make_plan(project, manifest, index))
     assert f"the alias {path!r} is where releases are published (/af)" in message
+
+
+def test_a_repository_may_be_in_a_bucket(root):
+    edit(root / "afpub.toml", 'repository = "repository"', 'repository = "s3://kernels/stratum0"')
+    assert load_project(root).settings.repository == "s3://kernels/stratum0"
+    with (root / "afpub.toml").open("a") as file:
+        file.write('\n[s3]\nendpoint = "https://s3.example.org"\nregion = "eu-1"\npath_style = false\n')
+    assert load_project(root).settings.repository == (
+        "s3://kernels/stratum0?endpoint=https%3A%2F%2Fs3.example.org&region=eu-1&path_style=no"
+    )
+
+
+@pytest.mark.parametrize(
+    ("place", "more", "message"),
+    [
+        ("s3://key:secret@kernels/x", "", "credentials do not belong into the address of a bucket"),
+        ("https://kernels/x", "", "'https://kernels/x' is no address of a bucket"),
+        ("s3://kernels/x", '[s3]\nendpoint = "s3.example.org"\n', "the endpoint 's3.example.org' is no http or https"),
+        ("s3://kernels/x", '[s3]\nsecret_key = "x"\n', "unknown key 'secret_key'"),
+    ],
+)
+def test_a_bucket_that_is_wrong(root, place, more, message):
+    edit(root / "afpub.toml", 'repository = "repository"', f'repository = "{place}"')
+    with (root / "afpub.toml").open("a") as file:
+        file.write(f"\n{more}")
+    said, _ = complaint(lambda: load_project(root))
+    assert message in said
+    assert "secret@" not in said

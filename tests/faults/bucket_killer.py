@@ -1,0 +1,37 @@
+"""Publishes into a bucket and is killed at the n-th request that writes; started by test_bucket.py."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import signal
+import sys
+from pathlib import Path
+
+import obstore
+from cvmfs_repository import file, graft
+
+from publisher.cvmfs import s3
+from publisher.cvmfs.location import storage_of
+from publisher.cvmfs.publish import publish
+
+
+def main(location: str, spool: str, keys: str, number: int) -> None:
+    usual, left = obstore.put, [number]
+
+    def put(*words, **more):
+        left[0] -= 1
+        if left[0] < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return usual(*words, **more)
+
+    s3.obstore.put = put
+    s3._THREADS = 1
+    tree = graft("/a", *(file(f"f{each}", b"%d" % each) for each in range(20)))
+    publish(
+        storage_of(location, spool=Path(spool)), keys_folder=Path(keys), now=dt.datetime.now(tz=dt.UTC), grafts=(tree,)
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:4], int(sys.argv[4]))

@@ -1,0 +1,130 @@
+"""Publishing into a bucket: killed at any request, and over a network that fails."""
+
+from __future__ import annotations
+
+import datetime as dt
+import http.client
+import os
+import sys
+import threading
+from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import cvmfs_repository as repository
+import pytest
+from cvmfs_repository import file, graft
+
+from publisher import tools
+from publisher.cvmfs.bucket import Bucket
+from publisher.cvmfs.check import check
+from publisher.cvmfs.create import create_repository
+from publisher.cvmfs.location import storage_of
+from publisher.cvmfs.publish import publish
+
+KILLER = Path(__file__).with_name("bucket_killer.py")
+FQRN = repository.FQRN
+FILES = {f"f{number}": b"%d" % number for number in range(20)}
+TREE = graft("/a", *(file(name, data) for name, data in FILES.items()))
+
+
+def now():
+    return dt.datetime.now(tz=dt.UTC)
+
+
+def make(location, spool):
+    keys = repository.shared_keys()
+    storage = storage_of(location, spool=spool)
+    create_repository(storage, FQRN, keys_folder=keys, settings=repository.SMALL, now=now())
+    return storage, {"keys_folder": keys, "grafts": (TREE,)}
+
+
+def findings(url):
+    return check(url, public_key=(repository.shared_keys() / f"{FQRN}.pub").read_bytes()).findings
+
+
+@pytest.mark.parametrize("number", [0, 12, 22, 23])
+def test_a_publisher_that_is_killed(s3_keys, tmp_path, number):
+    """At the first object, in the middle, before the reflog, before the manifest."""
+    prefix = f"killed/{tmp_path.name}"
+    storage, words = make(s3_keys.location(prefix), tmp_path / "spool")
+    before = storage.read_state(".cvmfspublished")
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([f"{KILLER.parents[1]}", os.environ.get("PYTHONPATH", "")])}
+    argv = [sys.executable, KILLER, s3_keys.location(prefix), tmp_path / "spool", words["keys_folder"], f"{number}"]
+    done = tools.run(argv, env=env, check=False)
+    assert done.returncode == -9, done.tail
+    assert storage.read_state(".cvmfspublished") == before
+    # a reflog that knows more than the manifest is all that a kill can leave
+    assert {finding.check for finding in findings(s3_keys.url(prefix))} <= ({"reflog"} if number == 23 else set())
+    again = publish(storage, now=now(), **words)
+    assert (again.revision, again.changed) == (2, True)
+    assert list((tmp_path / "spool/txn").iterdir()) == []
+    assert findings(s3_keys.url(prefix)) == ()
+
+
+class Flaky(BaseHTTPRequestHandler):
+    """Hands requests on; the first time that something is written, it is refused or the connection is cut."""
+
+    protocol_version = "HTTP/1.1"
+
+    def hand_on(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        with self.server.lock:
+            self.server.seen[self.command, self.path] = count = self.server.seen.get((self.command, self.path), 0) + 1
+        if self.command == "PUT" and count == 1:
+            if len(self.server.seen) % 2:
+                self.close_connection = True
+            else:
+                self.send_response(503)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+            return
+        with closing(http.client.HTTPConnection(self.server.behind, timeout=20)) as connection:
+            connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in self.headers.items():  # the signature is of the host that the client sees
+                connection.putheader(name, value)
+            connection.endheaders(body)
+            response = connection.getresponse()
+            data = response.read()
+            self.send_response_only(response.status)
+            for name, value in response.headers.items():
+                if name.lower() not in {"content-length", "transfer-encoding", "connection"}:
+                    self.send_header(name, value)
+            length = response.headers["Content-Length"] if self.command == "HEAD" else f"{len(data)}"
+            self.send_header("Content-Length", length or "0")
+            self.end_headers()
+            self.wfile.write(data)
+
+    def log_message(self, *words):
+        pass
+
+
+for method in ("GET", "HEAD", "PUT", "POST", "DELETE"):
+    setattr(Flaky, f"do_{method}", Flaky.hand_on)
+
+
+@contextmanager
+def flaky(server):
+    with ThreadingHTTPServer(("127.0.0.1", 0), Flaky) as front:
+        front.behind, front.seen, front.lock = urlsplit(server.endpoint).netloc, {}, threading.Lock()
+        thread = threading.Thread(target=front.serve_forever)
+        thread.start()
+        try:
+            yield front, f"http://127.0.0.1:{front.server_address[1]}"
+        finally:
+            front.shutdown()
+            thread.join()
+
+
+def test_a_network_that_fails_is_tried_again(s3_keys, tmp_path):
+    prefix = f"flaky/{tmp_path.name}"
+    with flaky(s3_keys) as (front, endpoint):
+        location = Bucket(name=s3_keys.bucket, prefix=prefix, endpoint=endpoint).location
+        storage, words = make(location, tmp_path / "spool")
+        assert publish(storage, now=now(), **words).revision == 2
+        assert publish(storage, now=now(), **words).changed is False
+        tries = [count for (method, _), count in front.seen.items() if method == "PUT"]
+    assert len(tries) > 20
+    assert min(tries) >= 2, "everything that was written was refused once"
+    assert findings(s3_keys.url(prefix)) == ()
