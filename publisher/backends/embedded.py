@@ -71,7 +71,7 @@ class EmbeddedBackend:
                         hint=f"give the release a new version, or: afpub repo tag --remove {changeset.tag}",
                     )
                 )
-            limits = read_settings(self._folder, algorithm=reader.manifest.algorithm).limits
+            limits = read_settings(self._storage, algorithm=reader.manifest.algorithm).limits
             return collect(findings) + preflight(reader, changeset.grafts, changeset.removals, limits)
 
     def publish(self, changeset: Changeset, *, progress: Callable[[int, int], None] | None = None) -> Published:

@@ -47,13 +47,14 @@ def _settings(app: typer.Typer) -> None:
     ) -> None:
         """Show how a repository is written, or change it for everything that is published from now on."""
         place = find_place(session, repo)
-        with open_repository(place.folder) as reader:
+        storage = place.storage()
+        with open_repository(storage) as reader:
             algorithm = reader.manifest.algorithm
         if values:
-            change_settings(place.folder, values, algorithm=algorithm)
-        current = dataclasses.asdict(read_settings(place.folder, algorithm=algorithm))
+            change_settings(storage, values, algorithm=algorithm)
+        current = dataclasses.asdict(read_settings(storage, algorithm=algorithm))
         session.screen.table("", ("setting", "value"), [(name, _shown(value)) for name, value in current.items()])
-        session.screen.result({"repository": f"{place.folder}", "settings": current})
+        session.screen.result({"repository": storage.where, "settings": current})
 
 
 def _shown(value: object) -> str:

@@ -15,7 +15,8 @@ from publisher.cvmfs.check import check
 from publisher.cvmfs.compression import Compression
 from publisher.cvmfs.digest import Algorithm
 from publisher.cvmfs.reader import open_repository
-from publisher.cvmfs.settings import Settings, read_settings, settings_path, with_values
+from publisher.cvmfs.settings import SETTINGS_NAME, Settings, read_settings, with_values
+from publisher.cvmfs.storage import FolderStorage
 from publisher.errors import NameInvalidError, RepositoryError, UsageError
 
 PACKED = ("*.png", "*.root", "/sw/*/raw/**")
@@ -61,7 +62,7 @@ def test_settings_change_for_what_is_published_from_then_on(tmp_path):
     repo.publish(graft("/a", file("x.png", b"1")), at=later(1))
     changed = change_settings(repo.folder, ["uncompressed=*.png,*.zip", "chunk_most=1M"], algorithm=Algorithm.SHA1)
     assert (changed.uncompressed, changed.chunk_most) == (("*.png", "*.zip"), 1 << 20)
-    assert read_settings(repo.folder, algorithm=Algorithm.SHA1) == changed
+    assert read_settings(FolderStorage(repo.folder), algorithm=Algorithm.SHA1) == changed
     repo.publish(graft("/b", file("x.png", b"1")), at=later(2))
     with repo.open() as reader:
         kinds = [reader.lookup(f"/{name}/x.png").compression for name in "ab"]
@@ -95,17 +96,17 @@ def test_everything_may_be_chosen_for_a_new_repository():
 @pytest.mark.parametrize("assignment", ["limit_file_bytes=-1", "uncompressed=a//b", "compression_level=77", "ttl_s=0"])
 def test_values_that_cannot_be_used_change_nothing(tmp_path, assignment):
     repo = repository.make(tmp_path / "repo")
-    before = settings_path(repo.folder).read_bytes()
+    before = (repo.folder / SETTINGS_NAME).read_bytes()
     with pytest.raises((RepositoryError, NameInvalidError, UsageError)):
         change_settings(repo.folder, [assignment], algorithm=Algorithm.SHA1)
-    assert settings_path(repo.folder).read_bytes() == before
+    assert (repo.folder / SETTINGS_NAME).read_bytes() == before
 
 
 def test_a_damaged_pattern_names_the_file(tmp_path):
     repo = repository.make(tmp_path / "repo")
-    settings_path(repo.folder).write_text('{"uncompressed": ["a//b"]}')
+    (repo.folder / SETTINGS_NAME).write_text('{"uncompressed": ["a//b"]}')
     with pytest.raises(RepositoryError, match=r"settings\.json: 'a//b' is no pattern for paths"):
-        read_settings(repo.folder, algorithm=Algorithm.SHA1)
+        read_settings(FolderStorage(repo.folder), algorithm=Algorithm.SHA1)
 
 
 def test_mixed_files_are_stored_as_the_cvmfs_tools_store_them(tmp_path):
