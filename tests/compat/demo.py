@@ -45,8 +45,8 @@ def release_demo(clone: Path, root: Path) -> Demo:
         (root / name).symlink_to(clone / name)
     builds = clone / "build/afpub/images"
     builds.mkdir(parents=True, exist_ok=True)
-    (root / "work").mkdir()
-    (root / "work/images").symlink_to(builds)
+    (root / "afpub").mkdir()
+    (root / "afpub/images").symlink_to(builds)
     text = (clone / "afpub.toml").read_text()
     for place in ("build/demo/", "build/"):
         text = text.replace(f'"{place}', '"')
