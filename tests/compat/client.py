@@ -71,7 +71,7 @@ def same(path: bytes | Path, entry: Entry) -> None:
         with open(path, "rb") as file:  # noqa: PTH123 - names that are no text
             assert file.read() == wanted, path
     if entry.kind is Kind.SYMLINK:
-        assert os.readlink(path) == os.fsencode(entry.target), path
+        assert os.readlink(os.fsencode(path)) == os.fsencode(entry.target), path
     if stat.S_ISBLK(info.st_mode) or stat.S_ISCHR(info.st_mode):
         assert info.st_rdev == entry.rdev, path
     for key, value in entry.xattrs:
