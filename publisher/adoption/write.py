@@ -67,13 +67,18 @@ class Adoption:
             if launched is None or kernel.trouble or kernel.name.lower() in seen:
                 continue
             image = images.get(Path(launched.image).resolve()) if launched.image else self.image
-            if launched.image and image is None:
+            if image is None and (launched.image or not _is_there(launched.program[0])):
                 continue
             try:
                 yield KernelName(kernel.name), kernel, launched, image
             except NameInvalidError:
                 continue
             seen.add(kernel.name.lower())
+
+
+def _is_there(program: str) -> bool:
+    """False for a program that is named by its path and is not there; one that is searched for may be, elsewhere."""
+    return not program.startswith("/") or Path(program).exists()
 
 
 def _plain(name: str) -> str:

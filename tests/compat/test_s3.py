@@ -169,7 +169,8 @@ def test_damage_is_found_and_repaired_from_a_mirror(repo, tmp_path):
     for name in names:
         (mirror / name).parent.mkdir(parents=True, exist_ok=True)
         (mirror / name).write_bytes(storage.open(name).read())
-    gone, bent = names[0], names[-1]
+    gone = next(name for name in names if name[-1].islower() or name[-1].isdigit())  # the bytes of the file
+    bent = next(name for name in names if name.endswith("X"))  # the certificate
     storage.remove_objects([gone])
     flipped = bytearray((mirror / bent).read_bytes())
     flipped[len(flipped) // 2] ^= 1
