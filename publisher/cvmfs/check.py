@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from publisher.cvmfs.catalog import Catalog, CatalogRef
 from publisher.cvmfs.check_catalog import CatalogCheck, Reference, check_catalog, subtree_findings
 from publisher.cvmfs.check_objects import by_name, check_contents, check_present
-from publisher.cvmfs.compression import Compression
+from publisher.cvmfs.compression import REPLICATED, Compression
 from publisher.cvmfs.digest import Digest, ObjectKind
 from publisher.cvmfs.history import TRUNK, History
 from publisher.cvmfs.loading import CATALOG_LIMIT, load_history
@@ -64,6 +64,7 @@ def check(  # noqa: PLR0913 - what to check, how, and with what
     if manifest is None:
         return collect(state.findings)
     _check_metainfo(state, manifest)
+    _check_replicated(state, manifest)
     history = _check_history(state, manifest)
     _check_reflog(state, manifest, history)
     root = CatalogRef(path="", digest=manifest.root, size_bytes=manifest.root_size_bytes)
@@ -105,6 +106,21 @@ def _check_metainfo(state: _State, manifest: Manifest) -> None:
         state.findings.append(error("metainfo", state.source.where, f"the metainfo is no JSON: {exc}"))
     except AfpubError as exc:
         state.findings.append(error("metainfo", state.source.where, exc.message))
+
+
+def _check_replicated(state: _State, manifest: Manifest) -> None:
+    """Looks at the two objects that a stratum 1 packs anew instead of copying them."""
+    for digest, kind in ((manifest.certificate, ObjectKind.CERTIFICATE), (manifest.metainfo, ObjectKind.METAINFO)):
+        if digest is None:
+            continue
+        try:
+            data = fetch(state.source, digest, kind, limit=_METAINFO_LIMIT)
+        except AfpubError:
+            continue  # said elsewhere
+        if digest.algorithm.digest(REPLICATED.compress(data)) != digest:
+            text = "it is not packed as a stratum 1 packs it: clients would find the copy there damaged"
+            hint = "publish again" if kind is ObjectKind.CERTIFICATE else ""
+            state.findings.append(warning("replication", digest.object_name(kind), text, hint=hint))
 
 
 def _check_history(state: _State, manifest: Manifest) -> History | None:

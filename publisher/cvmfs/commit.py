@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from publisher.cvmfs.catalog import CatalogRef
-from publisher.cvmfs.compression import METADATA
+from publisher.cvmfs.compression import METADATA, REPLICATED
 from publisher.cvmfs.digest import Digest, ObjectKind
 from publisher.cvmfs.history import History, encode_history
 from publisher.cvmfs.manifest import MANIFEST_NAME, Manifest, parse_manifest
@@ -38,11 +38,11 @@ def commit(store: ObjectStore, signer: Signer, change: Commit, reflog: Reflog) -
     Raises:
         DiskError: the disk is full or broken; the repository is as it was.
     """
-    certificate = store.add(signer.certificate_pem, ObjectKind.CERTIFICATE, METADATA)
+    certificate = store.add(signer.certificate_pem, ObjectKind.CERTIFICATE, REPLICATED)
     history = store.add(encode_history(change.history), ObjectKind.HISTORY, METADATA)
     metainfo = change.former.metainfo
     if change.metainfo is not None:
-        metainfo = store.add(change.metainfo, ObjectKind.METAINFO, METADATA)
+        metainfo = store.add(change.metainfo, ObjectKind.METAINFO, REPLICATED)
     store.flush()
     refs = [
         Ref(digest=digest, kind=kind, added_s=change.now_s)
@@ -75,7 +75,7 @@ def commit_reflog(store: ObjectStore, signer: Signer, former: Manifest, reflog: 
     Raises:
         DiskError: the disk is full or broken; the repository is as it was.
     """
-    certificate = store.add(signer.certificate_pem, ObjectKind.CERTIFICATE, METADATA)
+    certificate = store.add(signer.certificate_pem, ObjectKind.CERTIFICATE, REPLICATED)
     store.flush()
     ref = Ref(digest=certificate, kind=RefKind.CERTIFICATE, added_s=former.published_s)
     # Where no lock keeps others away the manifest must change: whoever read the old one must not go on.

@@ -56,6 +56,9 @@ class Compressor:
 
 METADATA = Compressor(level=6)
 """How catalogs and other metadata are stored; a reader accepts nothing but zlib there."""
+REPLICATED = Compressor(reference=True)
+"""How the certificate and the metainfo are stored. A stratum 1 does not copy these two objects: it unpacks them, and
+packs them with zlib under the old names, which fit only what zlib has made. Source: cvmfs/swissknife_pull.cc (2.12)."""
 
 
 def decompress(blocks: Iterable[bytes], compression: Compression, *, limit: int) -> Iterator[bytes]:

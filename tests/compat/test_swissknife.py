@@ -133,6 +133,27 @@ def test_update_of_a_repository_of_the_cvmfs_tools(tmp_path, satisfied, satisfie
         satisfied_over_http(repo, name)
 
 
+def test_a_stratum_1_can_be_read_and_trusted(tmp_path, require_tool):
+    program = require_tool("cvmfs_swissknife")
+    repo = repository.make(tmp_path / "repo")
+    repo.publish(graft("/a", file("f", b"content"), file("g", os.urandom(300_000))), at=_now())
+    resign_whitelist(repo.folder, keys_folder=repo.keys, now=_now())
+    name, key = repository.FQRN, repo.keys / f"{repository.FQRN}.pub"
+    replica, work = tmp_path / "replica", tmp_path / "work"
+    for folder in (*(replica / f"data/{number:02x}" for number in range(256)), replica / "data/txn", work):
+        folder.mkdir(parents=True)
+    with serving({name: repo.folder, "replica": replica}) as url:
+        words = [program, "pull", "-m", name, "-u", f"{url}/cvmfs/{name}", "-k", key, "-x", work, "-n", "2", "-i"]
+        words += ["-r", f"local,{replica}/data/txn,{replica}", "-w", f"{url}/cvmfs/replica", "-t", "10", "-a", "1"]
+        words += ["-R", work / "reflog.chksum"]
+        done = tools.run(words, check=False)
+    assert done.ok, done.tail
+    report = check(replica, public_key=key.read_bytes(), now=_now())
+    assert report.errors == ()
+    with open_repository(replica, public_key=key.read_bytes(), now=_now()) as reader:
+        assert b"".join(reader.read("/a/f")) == b"content"
+
+
 def test_client_shows_every_kind_of_entry(tmp_path, require_tool, require_root):
     require_tool("cvmfs2")
     repo = repository.make(tmp_path / "repo", replace(repository.SMALL, nanoseconds=True))

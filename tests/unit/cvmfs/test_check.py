@@ -10,7 +10,7 @@ import pytest
 from cvmfs_repository import file, graft, later
 
 from publisher.cvmfs.check import check
-from publisher.cvmfs.compression import METADATA
+from publisher.cvmfs.compression import METADATA, REPLICATED
 from publisher.cvmfs.digest import Digest, ObjectKind
 from publisher.cvmfs.history import Branch, Tag, encode_history
 from publisher.cvmfs.keys import KeyFiles
@@ -52,7 +52,7 @@ def sign(repo, **fields):
 def store(repo, data: bytes, kind: ObjectKind) -> Digest:
     manifest, _ = parse_manifest((repo.folder / ".cvmfspublished").read_bytes())
     objects = ObjectStore(FolderStorage(repo.folder), algorithm=manifest.algorithm)
-    digest = objects.add(data, kind, METADATA)
+    digest = objects.add(data, kind, REPLICATED)
     objects.flush()
     return digest
 
@@ -219,3 +219,15 @@ def test_another_name_than_expected(repo):
     key = (repo.keys / f"{repository.FQRN}.pub").read_bytes()
     with pytest.raises(TrustError, match=r"is the repository test\.afpub\.example, not other\.example\.org"):
         open_repository(repo.folder, fqrn=Fqrn("other.example.org"), public_key=key, now=repository.NOW)
+
+
+def test_a_certificate_that_a_stratum_1_would_pack_otherwise(tmp_path, monkeypatch):
+    repo = repository.make(tmp_path / "repo")
+    monkeypatch.setattr("publisher.cvmfs.commit.REPLICATED", METADATA)
+    repo.publish(graft("/a", file("f", b"1")))
+    (found,) = check(repo.folder, now=repository.NOW).findings
+    assert (found.check, found.where[-1], found.hint) == ("replication", "X", "publish again")
+    assert found.message == "it is not packed as a stratum 1 packs it: clients would find the copy there damaged"
+    monkeypatch.undo()
+    repo.publish(graft("/a", file("f", b"2")))
+    assert check(repo.folder, now=repository.NOW).findings == ()
