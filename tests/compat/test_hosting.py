@@ -24,7 +24,7 @@ def site(tmp_path_factory):
     """A folder of repositories as web servers have it, with what must not be served in it and beside it."""
     folder = tmp_path_factory.mktemp("site")
     for above in (folder, *folder.parents):  # web servers run as somebody else
-        if above.owner() == "root" and above.is_relative_to(tmp_path_factory.getbasetemp().parents[1]):
+        if above.owner() == "root" and above.is_relative_to(tmp_path_factory.getbasetemp().parent):
             above.chmod(0o755)
     repo = folder / "srv" / FQRN
     repo.parent.mkdir()
