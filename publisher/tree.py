@@ -68,8 +68,9 @@ class Entry:
     """Nanosecond part, 0..999999999."""
     size_bytes: int = 0
     """Bytes of content for a file, bytes of the target for a symbolic link, else 0."""
-    content: Path | bytes | None = None
-    """Where the bytes of a file are: a file on disk, or the bytes themselves."""
+    content: str | bytes | None = None
+    """Where the bytes of a file are: the path of a file on disk, or the bytes themselves. Path objects would take
+    longer to make than all else that an entry has."""
     target: str = ""
     """Target of a symbolic link."""
     rdev: int = 0
@@ -137,7 +138,6 @@ _Flat = tuple[str, str, int, int, int, int, int, int, str | bytes | None, str, i
 
 
 def _flat(entry: Entry) -> _Flat:
-    content = entry.content
     return (
         entry.path,
         entry.kind.value,
@@ -147,7 +147,7 @@ def _flat(entry: Entry) -> _Flat:
         entry.mtime_s,
         entry.mtime_ns,
         entry.size_bytes,
-        str(content) if isinstance(content, Path) else content,
+        entry.content,
         entry.target,
         entry.rdev,
         entry.xattrs,
@@ -166,7 +166,7 @@ def _entry_of(flat: _Flat) -> Entry:
         mtime_s=mtime_s,
         mtime_ns=mtime_ns,
         size_bytes=size_bytes,
-        content=Path(content) if isinstance(content, str) else content,
+        content=content,
         target=target,
         rdev=rdev,
         xattrs=xattrs,
@@ -262,7 +262,7 @@ def _entry(
         mtime_s=seconds,
         mtime_ns=nanoseconds,
         size_bytes=size,
-        content=Path(path) if kind is Kind.FILE else None,
+        content=path if kind is Kind.FILE else None,
         target=target,
         rdev=info.st_rdev if kind in (Kind.CHAR, Kind.BLOCK) else 0,
         xattrs=attributes,

@@ -66,7 +66,13 @@ def directory(path: str, **more) -> Entry:
 def file(path: str, content: bytes | Path = b"", **more) -> Entry:
     size = content.stat().st_size if isinstance(content, Path) else len(content)
     values = {"mode": 0o644, "mtime_s": 1_600_000_000} | more
-    return Entry(path=path, kind=Kind.FILE, content=content, size_bytes=size, **values)
+    return Entry(
+        path=path,
+        kind=Kind.FILE,
+        content=str(content) if isinstance(content, Path) else content,
+        size_bytes=size,
+        **values,
+    )
 
 
 def link(path: str, target: str, **more) -> Entry:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from publisher.cvmfs.chunker import ChunkRule, Read, lengths
+from publisher.cvmfs.chunker import ChunkRule
 from publisher.cvmfs.compression import Compression, Compressor
 from publisher.cvmfs.crew import Job, crew_of
-from publisher.cvmfs.digest import ObjectKind
-from publisher.cvmfs.disk import failing_as
-from publisher.cvmfs.packer import READ_ONLY, Packed, Packer, Part, changed
+from publisher.cvmfs.packer import Packed, Packer, Part, kind_of, pieces
 from publisher.cvmfs.rows import Chunk, Content
 from publisher.cvmfs.store import ObjectStore
 from publisher.errors import RepositoryError
@@ -21,6 +17,8 @@ from publisher.tree import Entry, Kind
 
 _BATCH_FILES = 64
 _BATCH_BYTES = 4 << 20
+_CUT_BYTES = 64 << 20
+"""Bigger files are cut here, so that several workers have them at the same time."""
 _ALONE_FILES = 1_000
 _ALONE_BYTES = 32 << 20
 """What one process packs in the time that workers take to start."""
@@ -36,7 +34,7 @@ class _Run:
     bytes: int = 0
     jobs: list[Job] = field(default_factory=list)
     big: bool = False
-    """One file, each job a piece of it."""
+    """One file; its jobs, one or more, give its pieces."""
 
     @property
     def full(self) -> bool:
@@ -91,7 +89,7 @@ class ContentWriter:
             DiskError: a file cannot be read, or is not what the tree says any more.
         """
         small = files < _ALONE_FILES and size_bytes < _ALONE_BYTES
-        plan = self._store.plan(self._compressor)
+        plan = self._store.plan(self._compressor, self._rule)
         with crew_of(1 if small else self._jobs, plan, self._store.known) as crew:
             waiting: deque[_Run] = deque()
             for run in self._runs(entries):
@@ -116,8 +114,7 @@ class ContentWriter:
             if big:
                 run.big = True
             elif entry.kind is Kind.FILE:
-                size, plain = entry.size_bytes, self._plain(entry.path)
-                run.parts.append(Part(_source(entry), entry.path, size, 0, size, -1, plain))
+                run.parts.append(self._part(entry))
                 run.bytes += entry.size_bytes
             if big:
                 yield run
@@ -126,30 +123,38 @@ class ContentWriter:
             yield run
 
     def _begin(self, run: _Run) -> Iterator[Job]:
-        """The jobs of a run; those of a big file one by one, while it is cut."""
+        """The jobs of a run; those of a very big file one by one, while it is cut."""
         if run.big:
-            plain = self._plain(run.entries[0].path)
-            for part in _pieces(run.entries[0], self._rule):
-                run.jobs.append(Job((part._replace(plain=plain),)))
+            whole = self._part(run.entries[0])
+            for part in pieces(whole, self._rule) if whole.size > _CUT_BYTES else (whole._replace(cut=True),):
+                run.jobs.append(Job((part,)))
                 yield run.jobs[-1]
         elif run.parts:
             run.jobs.append(Job(tuple(run.parts)))
             yield run.jobs[-1]
 
+    def _part(self, entry: Entry) -> Part:
+        if entry.content is None:
+            raise RepositoryError(f"/{entry.path} is a file without content")
+        size = entry.size_bytes
+        return Part(entry.content, entry.path, size, 0, size, -1, self._plain(entry.path))
+
     def _settle(self, jobs: Iterable[Job]) -> None:
         """Takes what was packed into the store."""
         for job in jobs:
             assert job.packed is not None
+            if job.parts[0].cut:
+                job.parts = tuple(_cut(job.parts[0], job.packed))
             for number, (part, packed) in enumerate(zip(job.parts, job.packed, strict=True)):
-                if not self._store.adopt(packed, _kind(part)):
+                if not self._store.adopt(packed, kind_of(part)):
                     job.packed[number] = self._pack_again(part)
             files = sum(part.start == 0 for part in job.parts)
             self._progress(files, sum(part.length for part in job.parts))
 
     def _pack_again(self, part: Part) -> Packed:
         """Packs what the index knows and the store has lost."""
-        (packed,) = Packer(self._store.plan(self._compressor), lambda _: {}).pack((part,))
-        self._store.adopt(packed, _kind(part))
+        (packed,) = Packer(self._store.plan(self._compressor, self._rule), lambda _: {}).pack((part,))
+        self._store.adopt(packed, kind_of(part))
         return packed
 
     def _finish(self, run: _Run) -> Iterator[tuple[Entry, Content | None]]:
@@ -176,59 +181,22 @@ class ContentWriter:
 
     def _content(self, run: _Run) -> Content:
         (entry,) = run.entries
-        pieces = [(job.parts[0], packed) for job in run.jobs for packed in job.packed or ()]
-        if len(pieces) == 1:
-            return self._whole(entry, *pieces[0])
+        found = [both for job in run.jobs for both in zip(job.parts, job.packed or (), strict=True)]
+        if len(found) == 1:
+            return self._whole(entry, *found[0])
         return Content(
             size_bytes=entry.size_bytes,
             algorithm=self._store.algorithm,
-            compression=self._compression(pieces[0][0]),
+            compression=self._compression(found[0][0]),
             chunks=tuple(
-                Chunk(offset=part.start, size_bytes=part.length, digest=packed.digest) for part, packed in pieces
+                Chunk(offset=part.start, size_bytes=part.length, digest=packed.digest) for part, packed in found
             ),
         )
 
 
-def _kind(part: Part) -> ObjectKind:
-    return ObjectKind.FILE if part.length == part.size else ObjectKind.CHUNK
-
-
-def _source(entry: Entry) -> str | bytes:
-    content = entry.content
-    if isinstance(content, bytes):
-        return content
-    if content is None:
-        raise RepositoryError(f"/{entry.path} is a file without content")
-    return str(content)
-
-
-def _pieces(entry: Entry, rule: ChunkRule) -> Iterator[Part]:
-    """The pieces of a big file."""
-    source = _source(entry)
-    if isinstance(source, bytes):
-        if len(source) != entry.size_bytes:
-            raise changed(f"/{entry.path}")
-        for part in _parts(entry, "", lambda start, count: source[start : start + count], rule, mtime_ns=-1):
-            yield part._replace(source=source[part.start : part.start + part.length])
-        return
-    with failing_as("read", source):
-        descriptor = os.open(source, READ_ONLY)
-        try:
-            info = os.fstat(descriptor)
-            if info.st_size != entry.size_bytes:
-                raise changed(source)
-            read = functools.partial(_read_at, descriptor)
-            yield from _parts(entry, source, read, rule, mtime_ns=info.st_mtime_ns)
-        finally:
-            os.close(descriptor)
-
-
-def _read_at(descriptor: int, start: int, count: int) -> bytes:
-    return os.pread(descriptor, count, start)
-
-
-def _parts(entry: Entry, source: str, read: Read, rule: ChunkRule, *, mtime_ns: int) -> Iterator[Part]:
+def _cut(whole: Part, packed: Iterable[Packed]) -> Iterator[Part]:
+    """The pieces of a file that a packer has cut."""
     start = 0
-    for length in lengths(read, entry.size_bytes, rule):
-        yield Part(source, entry.path, entry.size_bytes, start, length, mtime_ns)
-        start += length
+    for each in packed:
+        yield whole._replace(start=start, length=each.length, cut=False)
+        start += each.length

@@ -51,6 +51,11 @@ class Algorithm(StrEnum):
             raise FormatError(f"unknown digest algorithm number {bits}")
         return _ORDER[bits]
 
+    def object_name(self, raw: bytes, kind: ObjectKind) -> str:
+        """The path of an object below the repository folder."""
+        digits = raw.hex()
+        return f"data/{digits[:2]}/{digits[2:]}{self.suffix}{kind.value}"
+
     def hasher(self) -> Hasher:
         """A hash to be fed in pieces."""
         return Hasher(self)
@@ -142,8 +147,7 @@ class Digest:
 
     def object_name(self, kind: ObjectKind) -> str:
         """The object's path below the repository folder. Source: cvmfs/crypto/hash.h MakePath (2.12)."""
-        digits = self.raw.hex()
-        return f"data/{digits[:2]}/{digits[2:]}{self.algorithm.suffix}{kind.value}"
+        return self.algorithm.object_name(self.raw, kind)
 
 
 ZERO = "0" * (2 * DIGEST_BYTES)

@@ -41,7 +41,8 @@ def write_new(path: Path | str, data: bytes, mode: int = FILE_MODE) -> None:
     with failing_as("write", path):
         descriptor = os.open(path, _NEW, mode)
         try:
-            os.fchmod(descriptor, mode)
+            if os.fstat(descriptor).st_mode & 0o7777 != mode:  # the umask took something away
+                os.fchmod(descriptor, mode)
             written = os.write(descriptor, data)
             while written < len(data):
                 written += os.write(descriptor, memoryview(data)[written:])

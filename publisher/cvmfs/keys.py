@@ -171,12 +171,16 @@ def read_key_file(path: Path) -> bytes:
         ) from exc
 
 
-def load_private_key(path: Path, *, ask: Callable[[Path], str] | None = None) -> rsa.RSAPrivateKey:
+def load_private_key(
+    path: Path, *, ask: Callable[[Path], str] | None = None, checked: bool = True
+) -> rsa.RSAPrivateKey:
     """The private key in a PEM file.
 
     Args:
         path: the file.
         ask: gives the password of an encrypted one; without it such a key is refused.
+        checked: look whether its numbers belong together, which takes longer than to sign; who does not must verify
+            what the key signs.
 
     Raises:
         TrustError: it cannot be read, is no RSA key, or the password is wrong.
@@ -184,7 +188,7 @@ def load_private_key(path: Path, *, ask: Callable[[Path], str] | None = None) ->
     data = read_key_file(path)
     password = ask(path).encode() if ask and is_encrypted(data) else None
     try:
-        key = serialization.load_pem_private_key(data, password=password)
+        key = serialization.load_pem_private_key(data, password=password, unsafe_skip_rsa_key_validation=not checked)
     except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
         if password is not None:
             raise TrustError(f"the password of the private key {path} is wrong") from exc

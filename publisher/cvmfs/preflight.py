@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from publisher.cvmfs.catalog import CatalogRef
 from publisher.cvmfs.dirtab import DIRTAB, Dirtab, parse_dirtab, read_dirtab
@@ -46,7 +47,7 @@ def _content(entry: Entry) -> bytes:
     if entry.content is None or isinstance(entry.content, bytes):
         return entry.content or b""
     with failing_as("read", entry.content):
-        return entry.content.read_bytes()
+        return Path(entry.content).read_bytes()
 
 
 def check_surveys(drafts: Drafts, trees: Sequence[Survey], limits: Limits) -> Report:

@@ -227,11 +227,11 @@ def _from_folder(work: _Work, origin: Origin) -> None:
     for root in roots:
         with reader.at(root) as revision:
             for entry in FolderTree(folder=origin.folder):
-                if entry.kind is Kind.FILE and isinstance(entry.content, Path) and work.lost:
+                if entry.kind is Kind.FILE and isinstance(entry.content, str) and work.lost:
                     with contextlib.suppress(RepositoryError, TrustError):
                         stored = revision.lookup(f"{origin.at}/{entry.path}")
                         if stored is not None and stored.entry.size_bytes == entry.size_bytes:
-                            _remake(work, stored, entry.content)
+                            _remake(work, stored, Path(entry.content))
 
 
 def _remake(work: _Work, stored: Stored, path: Path) -> None:

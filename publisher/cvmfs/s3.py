@@ -121,6 +121,8 @@ class S3Storage:
     """A repository in a bucket; see :class:`publisher.cvmfs.storage.Storage`."""
 
     shared = True
+    local = ""
+    batch = (1_024, 64 << 20)
 
     def __init__(self, bucket: Bucket, *, spool: Path, progress: Progress | None = None) -> None:
         self.bucket = bucket

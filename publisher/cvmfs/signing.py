@@ -22,6 +22,7 @@ from publisher.cvmfs.keys import (
     read_key_file,
     sign_manifest_hash,
     sign_whitelist_hash,
+    verify_manifest_hash,
     verify_whitelist_hash,
 )
 from publisher.cvmfs.location import Location, storage_of
@@ -55,10 +56,20 @@ class Signer:
     certificate: x509.Certificate
 
     def sign(self, manifest: Manifest) -> bytes:
-        """The bytes of the signed manifest."""
+        """The bytes of the signed manifest.
+
+        Raises:
+            TrustError: the key is damaged, so that no client would accept the signature.
+        """
         body = manifest.body()
         text = str(manifest.algorithm.digest(body))
-        return bytes(Envelope(body=body, signed_hash=text, signature=sign_manifest_hash(self.key, text)))
+        signature = sign_manifest_hash(self.key, text)
+        if not verify_manifest_hash(self.certificate, text, signature):
+            raise TrustError(
+                "the repository key is damaged: what it signs does not fit its certificate",
+                hint="put the key file back from its backup",
+            )
+        return bytes(Envelope(body=body, signed_hash=text, signature=signature))
 
 
 def load_signer(files: KeyFiles) -> Signer:
@@ -69,7 +80,7 @@ def load_signer(files: KeyFiles) -> Signer:
     Raises:
         TrustError: a file is missing, or key and certificate do not belong together.
     """
-    key = load_private_key(files.repository_key)
+    key = load_private_key(files.repository_key, checked=False)
     for path in (files.certificate, files.new_certificate):
         if path == files.certificate or path.exists():
             pem = read_key_file(path)

@@ -39,6 +39,16 @@ class Storage(Source, Protocol):
         """A local folder for objects that wait for their names."""
         ...
 
+    @property
+    def local(self) -> str:
+        """What the paths of its files begin with on this machine; empty where they are not on a disk of it."""
+        ...
+
+    @property
+    def batch(self) -> tuple[int, int]:
+        """How many objects, and how many bytes of them, are best put at once."""
+        ...
+
     def prepare(self) -> None:
         """Makes the local folders.
 
@@ -114,13 +124,18 @@ class FolderStorage(FolderSource):
     """A repository in a local folder. The lock in it keeps all other writers away."""
 
     shared = False
+    batch = (4_096, 256 << 20)
+
+    @property
+    def local(self) -> str:
+        """See :class:`Storage`; text, since there are many objects, and path objects take longer than the calls."""
+        return self._prefix
 
     def __init__(self, folder: Path, *, spool: Path | None = None) -> None:
         super().__init__(folder)
         self.spool = spool or folder / SIDE_FOLDER
         self.scratch = folder / "data" / "txn"
         self._prefix = f"{folder}/"
-        """Joined as text: there are many objects, and path objects take longer than the calls that use them."""
 
     def prepare(self) -> None:
         """See :class:`Storage`."""

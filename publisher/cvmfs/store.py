@@ -7,17 +7,18 @@ import itertools
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
+from publisher.cvmfs.chunker import ChunkRule
 from publisher.cvmfs.compression import Compressor
 from publisher.cvmfs.content_index import ContentIndex
 from publisher.cvmfs.digest import Algorithm, Digest, ObjectKind
 from publisher.cvmfs.disk import write_new
 from publisher.cvmfs.packer import Packed, Plan, content_key
 from publisher.cvmfs.storage import Storage
+from publisher.errors import AfpubError
 
-_BATCH_BYTES = 1 << 30
-_BATCH_OBJECTS = 50_000
 _PREFIX = "afpub-"
 
 
@@ -35,7 +36,8 @@ class ObjectStore:
     """Adds objects to a repository; safe to be used by several threads.
 
     Objects are written to a scratch folder and get their names only when their bytes are known to be on disk,
-    many at a time. So whatever bears an object's name is whole, after a power cut too.
+    many at a time. So whatever bears an object's name is whole, after a power cut too. Where there are very many,
+    a thread brings one batch into the storage while the next one is made.
     """
 
     def __init__(self, storage: Storage, *, algorithm: Algorithm, index: ContentIndex | None = None) -> None:
@@ -46,8 +48,13 @@ class ObjectStore:
         self._waiting: dict[str, str] = {}
         """Temporary files by the names that they will get."""
         self._waiting_bytes = 0
+        self._leaving: dict[str, str] = {}
+        """The last batch that was handed to the thread."""
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._batch: Future[None] | None = None
         self._counter = itertools.count()
         self._size_of = storage.size_of
+        self._most_objects, self._most_bytes = storage.batch
         self._temporary = f"{storage.scratch}/{_PREFIX}"
         self._objects = 0
         self._stored_bytes = 0
@@ -100,11 +107,18 @@ class ObjectStore:
         write_new(temporary, stored)
         self._take(name, temporary, len(stored))
 
-    def plan(self, compressor: Compressor) -> Plan:
+    def plan(self, compressor: Compressor, rule: ChunkRule) -> Plan:
         """How others pack contents for this store; what they write is given to :meth:`adopt`."""
         index = self._index
         path = "" if index is None or index.empty else str(index.path)
-        return Plan(algorithm=self.algorithm, compressor=compressor, index=path, scratch=self._temporary)
+        return Plan(
+            algorithm=self.algorithm,
+            compressor=compressor,
+            index=path,
+            scratch=self._temporary,
+            rule=rule,
+            objects=self.storage.local,
+        )
 
     def known(self, keys: Sequence[bytes]) -> Mapping[bytes, tuple[bytes, int]]:
         """The raw digests and stored sizes of contents that are likely to be here, by the names of the contents."""
@@ -116,8 +130,9 @@ class ObjectStore:
         Raises:
             DiskError: the disk is full or broken.
         """
-        digits = packed.digest.hex()
-        name = f"data/{digits[:2]}/{digits[2:]}{self.algorithm.suffix}{kind.value}"
+        if packed.seen:
+            return True
+        name = self.algorithm.object_name(packed.digest, kind)
         here = self._has(name, packed.stored_bytes)
         if not packed.temporary:
             return here
@@ -132,22 +147,22 @@ class ObjectStore:
     def _take(self, name: str, temporary: str, size_bytes: int) -> None:
         """Lets a temporary file wait for its name, unless another one does."""
         with self._lock:
-            twin = name in self._waiting
+            twin = name in self._waiting or name in self._leaving
             if not twin:
                 self._waiting[name] = temporary
                 self._waiting_bytes += size_bytes
                 self._objects += 1
                 self._stored_bytes += size_bytes
-            full = self._waiting_bytes > _BATCH_BYTES or len(self._waiting) > _BATCH_OBJECTS
+            full = len(self._waiting) >= self._most_objects or self._waiting_bytes >= self._most_bytes
         if twin:
             os.unlink(temporary)  # noqa: PTH108 - a path as text
         elif full:
-            self.flush()
+            self._send_off()
 
     def _has(self, name: str, size_bytes: int) -> bool:
         """True when the object is there with the right size; one that was cut short is written again."""
         with self._lock:
-            if name in self._waiting:
+            if name in self._waiting or name in self._leaving:
                 return True
         return self._size_of(name) == size_bytes
 
@@ -157,12 +172,32 @@ class ObjectStore:
         Raises:
             DiskError: the disk is full or broken.
         """
+        self._wait()
         with self._lock:
-            if not self._waiting:
-                return
-            self.storage.put_objects(self._waiting)
-            self._waiting.clear()
-            self._waiting_bytes = 0
+            if self._waiting:
+                self.storage.put_objects(self._waiting)
+                self._waiting.clear()
+                self._waiting_bytes = 0
+        self._note()
+
+    def _send_off(self) -> None:
+        """Hands what waits to the thread, when it is done with the last batch."""
+        self._wait()
+        self._note()
+        with self._lock:
+            self._leaving, self._waiting, self._waiting_bytes = self._waiting, {}, 0
+        self._batch = self._thread.submit(self.storage.put_objects, self._leaving)
+
+    def _wait(self) -> None:
+        """Waits for the thread; raises what it raised."""
+        batch, self._batch = self._batch, None
+        if batch is not None:
+            batch.result()
+            with self._lock:
+                self._leaving = {}
+
+    def _note(self) -> None:
+        """Has the index write down what it knows; each of its answers is checked, so that it may be early."""
         if self._index is not None:
             self._index.flush()
 
@@ -173,6 +208,8 @@ class ObjectStore:
 
     def sweep(self) -> None:
         """Removes what publishers left in the scratch folder; only for the holder of the repository's lock."""
+        with contextlib.suppress(AfpubError):
+            self._wait()
         with contextlib.suppress(OSError):
             for path in self.storage.scratch.iterdir():
                 if path.name.startswith(_PREFIX):

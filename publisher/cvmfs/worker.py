@@ -6,6 +6,7 @@ Both ways go frames; the first one is the plan.
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import signal
 import sys
@@ -38,6 +39,8 @@ def main(parent: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         return
+    gc.disable()  # nothing here refers to itself, and looking for what does takes time
+    os.umask(0)  # the mode of a new file is the one it is made with
     source, sink = sys.stdin.fileno(), sys.stdout.fileno()
     try:
         plan = receive(source)

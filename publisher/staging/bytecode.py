@@ -66,6 +66,6 @@ def _stale(entry: Entry, sources: Mapping[str, Entry]) -> bool:
 def _header(entry: Entry) -> bytes:
     if isinstance(entry.content, bytes):
         return entry.content[:16]
-    assert isinstance(entry.content, Path)
-    with entry.content.open("rb") as file:
+    assert isinstance(entry.content, str)
+    with Path(entry.content).open("rb") as file:
         return file.read(16)

@@ -68,8 +68,8 @@ def _content(entry: Entry) -> bytes:
 def _blocks(entry: Entry) -> Iterable[bytes]:
     if isinstance(entry.content, bytes):
         return (entry.content,)
-    assert isinstance(entry.content, Path)
-    return file_blocks(entry.content)
+    assert isinstance(entry.content, str)
+    return file_blocks(Path(entry.content))
 
 
 def file_blocks(path: Path) -> Iterator[bytes]:

@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Final
 
 from publisher.report import Finding, Report, collect, error, note, warning
@@ -88,7 +87,7 @@ def _readable(kind: Kind, mode: int) -> int:
 
 
 def _has_capability(entry: Entry) -> bool:
-    if entry.kind is not Kind.FILE or not entry.mode & 0o111 or not isinstance(entry.content, Path):
+    if entry.kind is not Kind.FILE or not entry.mode & 0o111 or not isinstance(entry.content, str):
         return False
     try:
         return bool(os.getxattr(entry.content, "security.capability"))

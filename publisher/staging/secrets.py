@@ -57,9 +57,9 @@ def _text(entry: Entry) -> str:
     if isinstance(entry.content, bytes):
         data = entry.content
     else:
-        assert isinstance(entry.content, Path)
+        assert isinstance(entry.content, str)
         try:
-            with entry.content.open("rb") as file:
+            with Path(entry.content).open("rb") as file:
                 data = file.read(_SMALL_BYTES)
         except OSError as exc:
             raise DiskError(f"cannot read {entry.content}: {exc.strerror}") from exc

@@ -67,7 +67,7 @@ def same(path: bytes | Path, entry: Entry) -> None:
     assert info.st_mtime_ns == entry.mtime_s * 10**9 + entry.mtime_ns, path
     if entry.kind is Kind.FILE:
         assert info.st_size == entry.size_bytes, path
-        wanted = entry.content.read_bytes() if isinstance(entry.content, Path) else entry.content
+        wanted = Path(entry.content).read_bytes() if isinstance(entry.content, str) else entry.content
         with open(path, "rb") as file:  # noqa: PTH123 - names that are no text
             assert file.read() == wanted, path
     if entry.kind is Kind.SYMLINK:

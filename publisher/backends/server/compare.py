@@ -8,7 +8,6 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from publisher.backends.base import Changeset
 from publisher.backends.server.sums import Sums
@@ -325,7 +324,7 @@ def entry_blocks(entry: Entry) -> Iterator[bytes]:
     if isinstance(entry.content, bytes):
         yield entry.content
         return
-    assert isinstance(entry.content, Path)
+    assert isinstance(entry.content, str)
     try:
         with opened(entry.content) as descriptor, os.fdopen(os.dup(descriptor), "rb", buffering=0) as file:
             while block := file.read(_BLOCK_BYTES):
@@ -337,7 +336,7 @@ def entry_blocks(entry: Entry) -> Iterator[bytes]:
 class opened:  # noqa: N801 - used as a function
     """A regular file that is open for reading; its descriptor."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str) -> None:
         self._descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
 
     def __enter__(self) -> int:
@@ -353,6 +352,6 @@ class opened:  # noqa: N801 - used as a function
 def changed(entry: Entry) -> DiskError:
     """A file is not what the tree says any more."""
     return DiskError(
-        f"{entry.content if isinstance(entry.content, Path) else '/' + entry.path} changed while it was published",
+        f"{entry.content if isinstance(entry.content, str) else '/' + entry.path} changed while it was published",
         hint="let nothing write to the folder meanwhile, and run it again",
     )

@@ -104,7 +104,7 @@ def _can_describe(path: str) -> bool:
 
 def _look_at(entry: Entry) -> None:
     """Makes sure that a file can be read, and has the system read it."""
-    if not isinstance(entry.content, Path):
+    if not isinstance(entry.content, str):
         return
     try:
         with opened(entry.content) as descriptor:

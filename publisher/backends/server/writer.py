@@ -246,7 +246,7 @@ def _write_all(descriptor: int, data: bytes) -> None:
 def _copy(entry: Entry, target: int) -> None:
     """The bytes of a file; the system copies those that are on disk."""
     size = 0
-    if isinstance(entry.content, Path):
+    if isinstance(entry.content, str):
         try:
             source = os.open(entry.content, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as exc:

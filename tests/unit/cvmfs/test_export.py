@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from dataclasses import replace
+from pathlib import Path
 
 import cvmfs_repository as repository
 import pytest
@@ -52,7 +53,7 @@ def content(folder):
     found = {}
     for entry in FolderTree(folder=folder):
         if not entry.path.startswith(".afpub-export"):
-            data = entry.content.read_bytes() if entry.kind is Kind.FILE else entry.target
+            data = Path(entry.content).read_bytes() if entry.kind is Kind.FILE else entry.target
             found[entry.path] = (entry.kind, entry.mode, data)
     return found
 

@@ -8,10 +8,12 @@ from datetime import timedelta
 
 import cvmfs_repository as repository
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cvmfs_repository import Repo, file, graft, later
 
 from publisher.cvmfs.check import check
-from publisher.cvmfs.keys import KeyFiles, create_keys
+from publisher.cvmfs.keys import KeyFiles, create_keys, load_private_key
 from publisher.cvmfs.keystate import inspect_keys
 from publisher.cvmfs.rotation import finish_rotation, rotate_key
 from publisher.cvmfs.signing import load_signer, master_signer, resign_whitelist
@@ -122,6 +124,25 @@ def test_a_key_that_is_missing(repo):
     files(repo).public_key.unlink()
     path = files(repo).public_key
     assert ("error", f"cannot read the key file {path}: No such file or directory") in said(inspect(repo))
+
+
+def test_a_key_with_a_flipped_bit_signs_nothing(repo):
+    """Its numbers are not looked at one by one, since what it signs is."""
+    key = load_private_key(files(repo).repository_key)
+    numbers = key.private_numbers()
+    values = {name: getattr(numbers, name) for name in ("p", "q", "d", "dmp1", "dmq1", "iqmp", "public_numbers")}
+    wrong = rsa.RSAPrivateNumbers(**values | {"dmp1": numbers.dmp1 ^ 4, "d": numbers.d ^ 4})
+    damaged = wrong.private_key(unsafe_skip_rsa_key_validation=True).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+    )
+    place = files(repo).repository_key
+    place.unlink()
+    place.write_bytes(damaged)
+    place.chmod(0o400)
+    before = (repo.folder / ".cvmfspublished").read_bytes()
+    with pytest.raises(TrustError, match="the repository key is damaged"):
+        repo.publish(graft("/a", file("f", b"2")), at=later(2))
+    assert (repo.folder / ".cvmfspublished").read_bytes() == before
 
 
 def test_resigning_needs_neither_the_repository_key_nor_a_key_file(repo, tmp_path):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
+import threading
 import zlib
 from pathlib import Path
 
@@ -14,12 +16,13 @@ from cvmfs_repository import file, graft, later, link
 from publisher.cvmfs import contents, storage
 from publisher.cvmfs.catalog import Catalog, CatalogRef
 from publisher.cvmfs.check import check
+from publisher.cvmfs.chunker import ChunkRule, lengths
 from publisher.cvmfs.compression import Compression, Compressor
 from publisher.cvmfs.content_index import ContentIndex
 from publisher.cvmfs.digest import Algorithm
 from publisher.cvmfs.fingerprint import fingerprint, fingerprint_of
 from publisher.cvmfs.packer import Packer, Part, Plan
-from publisher.cvmfs.settings import Settings
+from publisher.cvmfs.settings import Settings, read_settings
 from publisher.errors import DiskError
 
 
@@ -120,6 +123,67 @@ def test_contents_that_the_store_has_lost_are_packed_again(repo):
             assert b"".join(reader.read(f"a/{name}")) == content
 
 
+def test_names_are_given_while_more_is_packed(repo, monkeypatch):
+    """Many objects go to the store in batches, beside the work; each of a batch's twins is one object."""
+    monkeypatch.setattr(storage.FolderStorage, "batch", (3, 1 << 30))
+    batches = []
+    put = storage.FolderStorage.put_objects
+
+    def noted(self, waiting, *, replace=False):
+        batches.append((len(waiting), threading.current_thread() is threading.main_thread()))
+        put(self, waiting, replace=replace)
+
+    monkeypatch.setattr(storage.FolderStorage, "put_objects", noted)
+    monkeypatch.setattr(contents, "_BATCH_FILES", 1)
+    data = {f"f{number}": noise(300, number % 10) for number in range(40)}
+    result = repo.publish(graft("/a", *(file(name, content) for name, content in data.items())), at=later(1))
+    assert batches[:3] == [(3, False)] * 3
+    objects = {path.name for path in repo.folder.glob("data/??/*") if path.name[-1] not in "CHMX"}
+    assert len(objects) == 10
+    assert result.objects_new == 10 + 2, "a catalog and a history besides"
+    with repo.open() as reader:
+        assert all(b"".join(reader.read(f"a/{name}")) == content for name, content in data.items())
+    assert not list((repo.folder / "data/txn").iterdir())
+
+
+def test_a_disk_that_is_full_while_more_is_packed(repo, monkeypatch):
+    monkeypatch.setattr(storage.FolderStorage, "batch", (3, 1 << 30))
+    monkeypatch.setattr(contents, "_BATCH_FILES", 1)
+    before = (repo.folder / ".cvmfspublished").read_bytes()
+
+    def full(*_, **__):
+        raise DiskError("cannot write x: No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage.FolderStorage, "put_objects", full)
+        with pytest.raises(DiskError, match="No space left"):
+            repo.publish(graft("/a", *(file(f"f{n}", noise(300, n)) for n in range(40))), at=later(1))
+    assert (repo.folder / ".cvmfspublished").read_bytes() == before
+    assert not list((repo.folder / "data/txn").iterdir())
+    assert repo.publish(graft("/a", *(file(f"f{n}", noise(300, n)) for n in range(40))), at=later(1)).objects_new > 40
+
+
+@pytest.mark.parametrize("here", [0, 1 << 40], ids=["cut by the publisher", "cut by a worker"])
+def test_who_cuts_a_big_file_does_not_matter(repo, tmp_path, monkeypatch, here):
+    monkeypatch.setattr(contents, "_CUT_BYTES", here)
+    path = tmp_path / "big"
+    path.write_bytes(noise(900_000, 1) * 2)
+    plain = noise(400_000, 2)
+    repo.publish(graft("/a", file("big", path), file("small", b"1"), file("text", plain)), at=later(1))
+    with repo.open() as reader:
+        rule = read_settings(reader.source, algorithm=reader.manifest.algorithm).chunk_rule
+    wanted = []
+    for data in (path.read_bytes(), plain):
+        ends = list(itertools.accumulate(lengths(lambda at, count, data=data: data[at : at + count], len(data), rule)))
+        wanted.append([0, *ends[:-1]] if len(ends) > 1 else [])
+    with repo.open() as reader:
+        found = [[chunk.offset for chunk in reader.lookup(f"a/{name}").chunks] for name in ("big", "text")]
+        assert found == wanted
+        assert len(wanted[0]) > 1
+        assert b"".join(reader.read("a/big")) == path.read_bytes()
+        assert b"".join(reader.read("a/text")) == plain
+
+
 def test_a_small_file_that_shrank_or_grew_is_noticed(repo, tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"12345")
@@ -133,7 +197,14 @@ def test_a_small_file_that_shrank_or_grew_is_noticed(repo, tmp_path):
 def test_a_piece_of_a_file_that_changed_after_the_cut_is_noticed(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"0123456789")
-    plan = Plan(algorithm=Algorithm.SHA1, compressor=Compressor(), index="", scratch=f"{tmp_path}/x-")
+    plan = Plan(
+        algorithm=Algorithm.SHA1,
+        compressor=Compressor(),
+        index="",
+        scratch=f"{tmp_path}/x-",
+        rule=ChunkRule(),
+        objects="",
+    )
     packer = Packer(plan, lambda _: {})
     piece = Part(f"{path}", "file", 10, 2, 5, path.stat().st_mtime_ns)
     (packed,) = packer.pack((piece,))

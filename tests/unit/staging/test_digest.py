@@ -49,7 +49,7 @@ def test_content_can_be_read_from_elsewhere():
 
 
 def test_a_file_that_is_gone(tmp_path):
-    entry = replace(FILE, content=tmp_path / "gone")
+    entry = replace(FILE, content=f"{tmp_path}/gone")
     with pytest.raises(DiskError, match=r"cannot read .*gone: No such file or directory"):
         tree_digest([entry])
 

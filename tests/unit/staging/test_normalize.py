@@ -73,6 +73,6 @@ def test_file_capabilities_are_listed(tmp_path, monkeypatch):
     program = tmp_path / "ping"
     program.write_bytes(b"")
     monkeypatch.setattr("os.getxattr", lambda path, name: b"\1" if name == "security.capability" else b"")
-    tree, report = run(Entry(path="ping", kind=Kind.FILE, mode=0o755, content=program))
+    tree, report = run(Entry(path="ping", kind=Kind.FILE, mode=0o755, content=str(program)))
     assert tree["ping"].xattrs == ()
     assert [finding.check for finding in report.findings] == ["capability"]

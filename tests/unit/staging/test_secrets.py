@@ -57,6 +57,6 @@ def test_addresses_with_passwords(path):
 
 
 def test_a_file_that_cannot_be_read(tmp_path):
-    gone = Entry(path="etc/shadow", kind=Kind.FILE, mode=0o600, content=tmp_path / "gone", size_bytes=1)
+    gone = Entry(path="etc/shadow", kind=Kind.FILE, mode=0o600, content=f"{tmp_path}/gone", size_bytes=1)
     with pytest.raises(DiskError, match="gone"):
         check(gone)
