@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from compat.machine_image import IPYKERNEL, PREFIXES, definition, publish
+from compat.notebook import run_cell, started
 
 from publisher import tools
 from publisher.kernels.probe import ProbeOptions, probe
@@ -349,7 +350,27 @@ def test_kernel_starts_without_a_home_folder(binds, launch, tmp_path):
     done = launch('echo "$HOME"; touch "$HOME/x"', env={"HOME": str(tmp_path / "gone")})
     assert done.ok, done.tail
     assert f"afpub: your home folder ({tmp_path}/gone) cannot be written: this session uses" in done.tail
-    assert "/afpub-home." in done.stdout
+    first = Path(done.stdout.strip())
+    assert first.name.startswith(f"afpub-home@{os.uname().nodename}-")
+    assert (first / "x").exists()
+    second = Path(launch(env={"HOME": str(tmp_path / "gone")}).stdout.strip())
+    assert list(tmp_path.glob("afpub-*")) == [second]  # nothing piles up
+
+
+@pytest.mark.parametrize("image", [ImageName("machine"), None], ids=["image", "host"])
+def test_home_folder_of_a_session_goes_with_its_kernel(binds, published, tmp_path, monkeypatch, image):
+    published.release("2026.11.1", definition(tmp_path, "py", image=image))
+    monkeypatch.setenv("HOME", str(tmp_path / "gone"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with started(published, "py") as (_, client):
+        streams = dict(run_cell(client, "%cd -q ~\n!touch mine; ls -d ~/mine").streams)
+        assert "cannot be written: this session uses" in streams["stderr"]
+        made = Path(streams["stdout"].strip()).parent
+        assert list(tmp_path.glob("afpub-home@*")) == [made]
+    deadline = time.monotonic() + 30
+    while made.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_home_folder_that_is_full_is_told(binds, require_root, published, tmp_path, home):
@@ -537,7 +558,7 @@ def test_analysisbase_is_set_up_quietly_and_jupyter_left_as_it_was(binds, launch
         env={"ATLAS_LOCAL_ROOT_BASE": str(alrb)},
     )
     assert seen.stdout.splitlines() == [f"Good,,,{alrb}/bin", "asetup got: Good,1"], seen.tail
-    assert f"afpub: asetup Good,1 is done (its output: {tmp_path}/afpub-setup." in seen.tail
+    assert f"afpub: asetup Good,1 is done (its output: {tmp_path}/afpub-setup-shell@" in seen.tail
 
 
 def test_python_of_the_release_gets_the_images_kernel(binds, published, tmp_path, home, alrb):
@@ -573,7 +594,7 @@ def test_asetup_that_fails_stops_the_kernel_with_its_output(binds, launch, alrb,
     assert (asked, told) == ("asetup got: Bad,2 here", "no such release")
     assert sentence.startswith(
         "afpub: asetup Bad,2 here failed (code 1): the kernel 'Shell' was not started; "
-        f"all that it printed is in {tmp_path}/afpub-setup."
+        f"all that it printed is in {tmp_path}/afpub-setup-shell@"
     )
     assert help_line == f"afpub: try: tail -n 50 {sentence.rpartition(' ')[2]}"
 

@@ -149,6 +149,7 @@ def on_host(place, tmp_path):
     def run(line, *steps, **values):
         made = [SetupStep(kind=kind, words=words) for kind, *words in steps]
         kernel = definition(tmp_path, "hosty", image=None, setup=tuple(made), **values)
+        shutil.rmtree(place.prefix / "releases/2026.12.1", ignore_errors=True)
         place.release("2026.12.1", kernel)
         env = {**os.environ, "HOME": str(tmp_path), "TMPDIR": str(tmp_path), "LEAK": "1", "MODULEPATH": "/modules"}
         return tools.run([place.kernel("hosty") / "launch", "--run", "sh", "-c", line], env=env, check=False)
@@ -213,6 +214,64 @@ def test_step_that_fails_stops_the_kernel_with_its_output(on_host, tmp_path, ste
     what = " ".join(step)
     assert f"afpub: {what} failed (code " in done.tail
     assert "the kernel 'The hosty kernel' was not started; all that it printed is in " in done.tail
+
+
+@pytest.fixture
+def logs(tmp_path):
+    """The logs of set-up steps that are there."""
+
+    def find():
+        return sorted(tmp_path.glob("afpub-*"))
+
+    return find
+
+
+def test_log_of_a_set_up_that_printed_nothing_is_removed(on_host, tmp_path, logs, foreign):
+    (tmp_path / "quiet.sh").touch()
+    (tmp_path / "exits.sh").write_text("exit 3\n")
+    done = on_host("echo ${AFPUB_SETUP_LOG:-none}", ("source", f"{tmp_path}/quiet.sh"))
+    assert (done.stdout, logs()) == ("none", []), done.tail
+    done = on_host("true", ("source", f"{tmp_path}/exits.sh"))
+    assert done.tail == (
+        f"afpub: {tmp_path}/exits.sh failed (code exit): the kernel 'The hosty kernel' was not started; "
+        "it printed nothing"
+    )
+    assert logs() == []
+    assert on_host("true", foreign, command=("python3", *IPYKERNEL[1:])).returncode == 76
+    assert [log for log in logs() if not log.stat().st_size] == []
+
+
+def test_log_of_a_session_that_has_ended_makes_place_for_the_next(on_host, tmp_path, logs):
+    (tmp_path / "loud.sh").write_text("echo loud; exit 3\n")
+    step = ("source", f"{tmp_path}/loud.sh")
+    first = on_host("true", step).tail
+    (log,) = logs()
+    assert f"all that it printed is in {log}\nafpub: try: tail -n 50 {log}" in first
+    assert log.read_text() == "loud\n"
+    assert log.stat().st_mode & 0o777 == 0o600
+    common, _, process = log.name.removeprefix("afpub-").rpartition("-")
+    kept = [  # of a session that runs, of another kernel, of another process namespace
+        tmp_path / f"afpub-{common}-{os.getpid()}.ABCDEF",
+        tmp_path / f"afpub-{common}-{process}".replace("hosty", "hosty-2"),
+        tmp_path / f"afpub-{common}7-{process}",
+    ]
+    for path in kept:
+        path.write_text("kept")
+    on_host("true", step)
+    assert log not in logs()
+    assert set(kept) < set(logs())
+    assert len(logs()) == len(kept) + 1
+
+
+def test_log_that_cannot_be_written_is_told(place, on_host, tmp_path):
+    on_host("true", ("source", f"{tmp_path}/quiet.sh"))
+    env = {**os.environ, "HOME": str(tmp_path), "TMPDIR": "/proc"}
+    done = tools.run([place.kernel("hosty") / "launch", "--run", "true"], env=env, check=False)
+    assert done.returncode == 75
+    assert done.tail.endswith(
+        "afpub: /proc cannot be written, which the kernel 'The hosty kernel' needs for the log of its set-up; "
+        "make room there, or set TMPDIR to another folder"
+    )
 
 
 # ------------------------------------------------------------------ packages for the Python of a release

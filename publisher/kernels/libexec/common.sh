@@ -47,6 +47,21 @@ become_message_kernel() { # SENTENCE COMMAND
     done
 }
 
+# Sets `made`: a new file of this session (or a folder, with -d), which no other user can read, or has put there.
+# Those of the same name that sessions of this user have left go first; a process id counts in its namespace only.
+make_own() { # NAME [-d]
+    space=$(readlink /proc/self/ns/pid)
+    space=${space#*\[}
+    own=${TMPDIR:-/tmp}/afpub-$1@$(uname -n)-${space%]}
+    for old in "$own"-*; do
+        pid=${old%.*}
+        # shellcheck disable=SC3067 # every sh that a Linux distribution has knows -O
+        if [ -O "$old" ] && [ ! -d "/proc/${pid##*-}" ]; then rm -rf "$old" 2>/dev/null; fi
+    done
+    shift
+    made=$(mktemp "$@" "$own-$$.XXXXXX")
+}
+
 # Reads a data file into variables: the values of KEY are in conf_KEY, one a line. It is never sourced.
 load_conf() { # FILE [THE ONLY KEYS]
     while IFS= read -r line || [ -n "$line" ]; do

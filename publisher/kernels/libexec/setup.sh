@@ -9,17 +9,26 @@
 #   venv FOLDER              a virtual environment of Python
 
 take_setup_steps() {
-    log=$(mktemp "${TMPDIR:-/tmp}/afpub-setup.XXXXXX")
+    make_own "setup-$conf_KERNEL" ||
+        die "$EX_SETUP" "${TMPDIR:-/tmp} cannot be written, which the kernel '$conf_DISPLAY_NAME' needs for the log of its set-up; make room there, or set TMPDIR to another folder"
+    log=$made
     export AFPUB_SETUP_LOG="$log"
     path_before=$PATH
+    exec 8>&2 # where a step that ends the shell is told: stderr is the log then
     IFS=$newline
     for step in $conf_SETUP; do
         unset IFS
         take_step "${step%% *}" "${step#* }"
     done
     unset IFS
-    [ -s "$log" ] || { rm -f "$log" && unset AFPUB_SETUP_LOG AFPUB_ASETUP_LOG; }
     find_own_python
+    close_log
+    exec 8>&-
+}
+
+# A log that holds nothing is of no use; make_own removes the others in time.
+close_log() {
+    [ -s "$log" ] || { rm -f "$log" && unset AFPUB_SETUP_LOG AFPUB_ASETUP_LOG; }
 }
 
 take_step() { # KIND WORDS
@@ -35,8 +44,12 @@ take_step() { # KIND WORDS
 }
 
 fail_setup() { # WHAT CODE
+    exec >&8 2>&8
+    close_log
+    failed="$1 failed (code $2): the kernel '$conf_DISPLAY_NAME' was not started"
+    [ -e "$log" ] || die "$EX_SETUP" "$failed; it printed nothing"
     tail -n 20 "$log" >&2
-    die "$EX_SETUP" "$1 failed (code $2): the kernel '$conf_DISPLAY_NAME' was not started; all that it printed is in $log" "tail -n 50 $log"
+    die "$EX_SETUP" "$failed; all that it printed is in $log" "tail -n 50 $log"
 }
 
 # A file that many would write `. FILE`: it may return anything, but must not print on stdout or read stdin.
@@ -76,7 +89,7 @@ run_asetup() { # RELEASE
     status=$?
     if [ "$status" != 0 ] || [ -z "${AtlasProject:-}${AnalysisBase_DIR:-}" ]; then fail_setup "asetup $spec" "$status"; fi
     export AFPUB_ASETUP_LOG="$log"
-    say "asetup $spec is done (its output: $log)"
+    say "asetup $spec is done$([ ! -s "$log" ] || echo " (its output: $log)")"
 }
 
 load_modules() { # NAMES
@@ -125,7 +138,9 @@ add_kernel_packages() {
             packages=$(env -i HOME="$HOME" "$before" -s -c "$code" 2>>"$log")
         fi
     fi
-    [ -n "$packages" ] ||
+    if [ -z "$packages" ]; then
+        close_log
         die "$EX_NOCOMMAND" "there is no ipykernel for $program (Python $version), and the release $AFPUB_RELEASE brings none"
+    fi
     export PYTHONPATH="${PYTHONPATH:+$PYTHONPATH:}$packages"
 }
