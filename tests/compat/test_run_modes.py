@@ -95,8 +95,30 @@ def test_kernel_of_another_image_is_started_nested(place):
     assert search.split(":")[1] == "/of/the/image"
 
 
-def test_container_that_allows_no_other_is_told_with_what_to_choose(place):
-    done = inside(place, "other")
+@pytest.mark.parametrize(("has", "starts"), [(("etc", "var"), ["start"]), (("etc",), ["true", "start"])])
+def test_nesting_is_tried_by_a_start_only_where_nothing_cheaper_tells(place, has, starts):
+    """The runtime is one in a place of its own, which notes what it is asked to run."""
+    folder = place.prefix.parent / "opt"
+    (folder / "bin").mkdir(parents=True)
+    for name, real in (("etc", "/etc/apptainer"), ("var", "/var/lib/apptainer")):
+        (folder / name).mkdir()
+        if name in has:
+            (folder / name / "apptainer").symlink_to(real)
+    log = folder / "log"
+    log.touch()
+    log.chmod(0o666)
+    (folder / "bin/apptainer").write_text(f'#!/bin/sh\necho "$*" >>{log}\nexec /usr/bin/apptainer "$@"\n')
+    (folder / "bin/apptainer").chmod(0o755)
+    search = ("--env", f"PREPEND_PATH={folder}/bin")
+    done = inside(place, "other", *search, binds=("/etc/apptainer", "/var/lib/apptainer"))
+    assert done.stdout.startswith("image|"), done.tail
+    asked = [line.split() for line in log.read_text().splitlines()]
+    assert ["true" if words[-1] == "true" else "start" for words in asked] == starts
+
+
+@pytest.mark.parametrize("binds", [(), ("/etc/apptainer",)])
+def test_container_that_allows_no_other_is_told_with_what_to_choose(place, binds):
+    done = inside(place, "other", binds=binds)
     assert done.returncode == 70
     assert done.tail.startswith(
         f"afpub: the Jupyter server runs in the container {place.prefix.parent}/other, "
