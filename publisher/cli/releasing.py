@@ -32,8 +32,8 @@ from publisher.release.plan import Action, ReleasePlan, build_chain, make_plan
 from publisher.release.preview import ImagePreview, preview
 from publisher.release.retire import retire as retire_release
 from publisher.release.state import read_state
-from publisher.report import Report
 from publisher.staging.catalogs import State
+from publisher.validation.systems import check_systems
 
 _NO_VERSION = ImageVersion("0")
 """An image that is built for itself gets no version."""
@@ -73,7 +73,8 @@ def _plan(app: typer.Typer) -> None:
                 }
             },
         )
-        session.screen.report(functools.reduce(operator.add, (image.report for image in images), Report()))
+        systems = check_systems(made.kernels, {image.plan.selection.name: image.os for image in images})
+        session.screen.report(functools.reduce(operator.add, (image.report for image in images), systems))
         session.screen.result(_plan_json(made, images))
 
 

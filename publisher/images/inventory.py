@@ -80,7 +80,7 @@ def read_inventory(rootfs: Path) -> Inventory:
     """
     packages = {*_debian(rootfs), *_python(rootfs)}
     ordered = sorted(packages, key=lambda item: (item.kind, item.name, item.version, item.origin))
-    return Inventory(os=_os_name(rootfs), packages=tuple(ordered))
+    return Inventory(os=os_name(rootfs), packages=tuple(ordered))
 
 
 def _text(rootfs: Path, path: str) -> str:
@@ -94,7 +94,8 @@ def _text(rootfs: Path, path: str) -> str:
         return ""
 
 
-def _os_name(rootfs: Path) -> str:
+def os_name(rootfs: Path) -> str:
+    """PRETTY_NAME of the os-release of a root file system; empty where it has none."""
     text = _text(rootfs, "usr/lib/os-release") or _text(rootfs, "etc/os-release")
     for line in text.splitlines():
         key, _, value = line.partition("=")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from publisher.errors import ProjectError
 from publisher.names import ImageName, KernelName
+from publisher.project.atlas import AtlasRelease
 from publisher.project.image import regex
 from publisher.project.toml import Table, read_toml
 
@@ -16,7 +18,10 @@ CONNECTION_FILE = "{connection_file}"
 STEP_KINDS = ("source", "asetup", "module", "conda", "venv")
 """A set-up file; a release of ATLAS; environment modules; an environment of conda or Python, by its folder."""
 _FILES = frozenset({"source", "conda", "venv"})
+_OF_RELEASE = "{python}"
+"""Stands for the Python of the release of ATLAS: ``2.7`` or ``3``."""
 _PLAIN_WORD = re.compile(r"[\w./,:=+@%~-]+", re.ASCII)
+_SERIES = re.compile(r"\d+\.\d+", re.ASCII)
 LOGOS = ("logo-32x32.png", "logo-64x64.png", "logo-svg.svg")
 """The files that launchers look for; the 64 pixel one must be there."""
 
@@ -89,6 +94,20 @@ class KernelDefinition:
     smoke: tuple[SmokeCell, ...] = ()
     logos: tuple[Path, ...] = ()
 
+    @property
+    def atlas_release(self) -> AtlasRelease | None:
+        """The release of ATLAS that is set up before it starts."""
+        names = (" ".join(step.words) for step in self.setup if step.kind == "asetup")
+        text = self.analysisbase or next(names, "")
+        return AtlasRelease(text=text) if text else None
+
+    @property
+    def brings_python(self) -> bool:
+        """True if a set-up step may bring a Python 3 that has no ipykernel."""
+        if self.atlas_release is not None:
+            return self.atlas_release.python == "3"
+        return any(step.kind in {"source", "module"} for step in self.setup)
+
 
 def load_kernel(folder: Path) -> KernelDefinition:
     """The kernel that a folder describes.
@@ -127,9 +146,41 @@ def load_kernel(folder: Path) -> KernelDefinition:
         smoke=tuple(_smoke(row) for row in table.tables("smoke")),
         logos=_logos(table, folder),
     )
+    image_for = _image_for(table.table("image_for"))
     table.done()
+    kernel = _follow_release(table, kernel, image_for)
     _one_line(table, kernel)
     return kernel
+
+
+def _image_for(rows: Table) -> dict[str, ImageName]:
+    """Which image a series of releases wants."""
+    for series in rows.keys():  # noqa: SIM118 - not a dict
+        if not _SERIES.fullmatch(series):
+            raise rows.problem(f"{series!r} is no series of releases", hint='such as "25.2"')
+    return {series: rows.named(series, ImageName) for series in rows.keys()}  # noqa: SIM118 - not a dict
+
+
+def _follow_release(table: Table, kernel: KernelDefinition, image_for: Mapping[str, ImageName]) -> KernelDefinition:
+    """Everything that depends on the release of ATLAS, so that its name is the one line that is changed."""
+    release = kernel.atlas_release
+    texts = (kernel.display_name, kernel.description, *kernel.command)
+    if release is None:
+        if image_for or any(_OF_RELEASE in text for text in texts):
+            raise table.problem(
+                f"'image_for' and {_OF_RELEASE!r} go by the release of ATLAS, and the kernel sets none up",
+                hint='name it: analysisbase = "AnalysisBase,21.2.111"',
+            )
+        return kernel
+    display_name, description, *command = (text.replace(_OF_RELEASE, release.python) for text in texts)
+    return replace(
+        kernel,
+        display_name=display_name,
+        description=description,
+        command=tuple(command),
+        python_ver=kernel.python_ver or release.python[0],
+        image=image_for.get(release.series, kernel.image),
+    )
 
 
 def _command(table: Table) -> tuple[str, ...]:

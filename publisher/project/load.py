@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from publisher.errors import NameInvalidError, ProjectError
 from publisher.names import ImageName, KernelName
 from publisher.project.image import ImageDefinition, load_image
 from publisher.project.kernel import KernelDefinition, load_kernel
-from publisher.project.manifest import ReleaseManifest
+from publisher.project.manifest import ImageSelection, ReleaseManifest
 from publisher.project.settings import SETTINGS_FILE, Settings, find_project, load_settings
 from publisher.project.toml import nearest
+
+KERNEL_PACKAGES = ImageName("kernel-packages")
+"""The image with ipykernel for the Pythons of experiments, taken by kernels that name no other as ``packages``."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +82,9 @@ class Project:
         Raises:
             ProjectError: a kernel is missing or wrong, or the release does not hold its image.
         """
-        kernels = tuple(self.kernel(name, asked_by=f"{manifest.file}") for name in manifest.kernels)
+        kernels = tuple(
+            _with_packages(self.kernel(name, asked_by=f"{manifest.file}"), manifest) for name in manifest.kernels
+        )
         held = tuple(image.name for image in manifest.images)
         for kernel in kernels:
             for name, what in ((kernel.image, "runs in"), (kernel.packages, "takes packages from")):
@@ -89,6 +95,20 @@ class Project:
                         hint=nearest(name, held) if held else "add it to [images]",
                     )
         return kernels
+
+
+def needed_images(manifest: ReleaseManifest, kernels: Sequence[KernelDefinition]) -> tuple[ImageSelection, ...]:
+    """The images of a release: those that are optional only where a kernel or an alias needs them."""
+    needed = {name for kernel in kernels for name in (kernel.image, kernel.packages)}
+    needed |= {alias.image for alias in manifest.aliases}
+    return tuple(image for image in manifest.images if not image.optional or image.name in needed)
+
+
+def _with_packages(kernel: KernelDefinition, manifest: ReleaseManifest) -> KernelDefinition:
+    """A release of an experiment brings no kernel, so that whoever changes to one need not think of it."""
+    if kernel.packages is None and kernel.brings_python and manifest.image(KERNEL_PACKAGES) is not None:
+        return replace(kernel, packages=KERNEL_PACKAGES)
+    return kernel
 
 
 def load_project(start: Path) -> Project:

@@ -18,6 +18,8 @@ class ImageSelection:
     version: ImageVersion
     """The published folder: the version of the manifest, with ``-<variant>`` when there is one."""
     variant: str = ""
+    optional: bool = False
+    """Left out of the release when none of its kernels needs it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,9 +82,10 @@ def _selection(images: Table, key: str) -> ImageSelection:
         raise row.problem(exc.message, hint=exc.hint) from None
     variant = row.text("variant", "")
     version = row.named("version", ImageVersion)
+    optional = row.flag("optional", default=False)
     row.done()
     folder = ImageVersion(f"{version}-{variant}") if variant else version
-    return ImageSelection(name=name, version=folder, variant=variant)
+    return ImageSelection(name=name, version=folder, variant=variant, optional=optional)
 
 
 def _kernels(table: Table) -> tuple[KernelName, ...]:

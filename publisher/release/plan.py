@@ -13,7 +13,7 @@ from publisher.kernels.render import render_release
 from publisher.names import RepoPath
 from publisher.project.image import ImageDefinition
 from publisher.project.kernel import KernelDefinition
-from publisher.project.load import Project
+from publisher.project.load import Project, needed_images
 from publisher.project.manifest import ImageSelection, ReleaseManifest
 from publisher.records.index import INDEX_FILE, Index
 from publisher.records.release import release_digest
@@ -103,10 +103,11 @@ def make_plan(project: Project, manifest: ReleaseManifest, index: Index) -> Rele
     """
     kernels = project.kernels_of(manifest)
     _check_aliases(manifest, index.prefix)
-    images = tuple(_image_plan(project, manifest, selection, index) for selection in manifest.images)
+    selections = needed_images(manifest, kernels)
+    images = tuple(_image_plan(project, manifest, selection, index) for selection in selections)
     files = render_release(
         kernels,
-        images={selection.name: selection.version for selection in manifest.images},
+        images={selection.name: selection.version for selection in selections},
         release=manifest.version,
         links=project.settings.links,
         mount=_mount(project, index),

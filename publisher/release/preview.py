@@ -25,6 +25,8 @@ class ImagePreview:
     """It lies in the cache of builds."""
     entries: int = 0
     size_bytes: int = 0
+    os: str = ""
+    """The system in it, as its os-release names it."""
     catalogs: tuple[CatalogPart, ...] = ()
     """The nested catalogs that it has or would get."""
     states: Mapping[str, State] = field(default_factory=dict)
@@ -63,14 +65,15 @@ def _preview(image: ImagePlan, plan: ReleasePlan, settings: Settings, state: Pub
         assert row is not None, "a published image is in the index"
         key = (image.selection.name, image.selection.version)
         release = next(item for item in state.index.releases if key in item.images)
-        catalogs = state.record(release.version).image(image.selection.name).catalogs
+        record = state.record(release.version).image(image.selection.name)
         return ImagePreview(
             plan=image,
             built=True,
             entries=row.entries,
             size_bytes=row.size_bytes,
-            catalogs=catalogs,
-            states=states(catalogs, catalogs),
+            os=record.os,
+            catalogs=record.catalogs,
+            states=states(record.catalogs, record.catalogs),
         )
     built = cached_build(image, settings)
     if built is None:
@@ -84,6 +87,7 @@ def _preview(image: ImagePlan, plan: ReleasePlan, settings: Settings, state: Pub
         built=True,
         entries=len(entries),
         size_bytes=built.size_bytes,
+        os=built.inventory.os,
         catalogs=found.parts if found.catalogs else (),
         states=states(found.parts, before),
         report=check_split(found, where=image.selection.name, bounds=settings.catalogs),

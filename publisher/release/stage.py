@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from publisher.images.built import BuiltImage
+from publisher.images.inventory import os_name
 from publisher.names import ImageName, ImageVersion, RepoPath
 from publisher.progress import Progress
 from publisher.project.settings import Settings
@@ -28,6 +29,7 @@ from publisher.staging.normalize import Policy, normalize
 from publisher.staging.secrets import check_secrets
 from publisher.tree import Entry, FolderTree, Graft, Kind, pre_order
 from publisher.validation.kernelspecs import check_kernelspecs
+from publisher.validation.systems import check_systems
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -241,5 +243,8 @@ def check_staged(plan: ReleasePlan, staged: Sequence[StagedImage], folder: Path)
     report = check_links([folder_entry(mtime_s=0), *plan.files], where=where, strict=True)
     for image in staged:
         report += image.report
+    selected = [image.selection for image in plan.images]
+    roots = {image.name: folder / image_path(RepoPath(""), image.name, image.version)[1:] for image in selected}
+    report += check_systems(plan.kernels, {name: os_name(root) for name, root in roots.items()})
     kernels = release_folder(folder, plan.manifest.version) / JUPYTER / "kernels"
     return report + (check_kernelspecs(kernels) if plan.kernels else Report())

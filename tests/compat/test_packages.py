@@ -53,13 +53,13 @@ def install(facility, kernel, *wheels, release=NEW, **more):
 
 
 @contextlib.contextmanager
-def started(facility, kernel_dir):
+def started(facility, kernel_dir, **more):
     """A kernel as a server starts it, and its client."""
     manager = KernelManager(
         kernel_name=kernel_dir.name, kernel_spec_manager=KernelSpecManager(kernel_dirs=[str(kernel_dir.parent)])
     )
     manager.connection_file = str(facility.home / "connection.json")
-    manager.start_kernel(env=facility.environment(), cwd=str(facility.home))
+    manager.start_kernel(env=facility.environment(**more), cwd=str(facility.home))
     client = manager.blocking_client()
     client.start_channels()
     try:
@@ -172,6 +172,15 @@ def test_no_place_for_packages_is_a_sentence_and_no_failure(facility, tmp_path):
         f"{file}/{str(facility.prefix)[1:].replace('/', '_')}/{NEW}/root/default cannot be made (Not a directory); "
         "free space there, or set AFPUB_PACKAGES to another folder" in done.tail
     )
+
+
+@pytest.mark.parametrize("kernel", ["rootcpp", "pyroot3", "pyroot2"])
+def test_what_the_launcher_noticed_is_shown_in_the_first_cell_of_every_kernel(facility, tmp_path, kernel):
+    (tmp_path / "file").touch()
+    told = "there is no place for packages of your own, pip cannot install any: "
+    with started(facility, facility.kernel(kernel), AFPUB_PACKAGES=f"{tmp_path}/file") as client:
+        assert shown(client, "1;").startswith(told)
+        assert shown(client, "1;") == ""
 
 
 @pytest.fixture

@@ -166,7 +166,7 @@ def test_retired_kernel_says_what_to_take(place, tmp_path):
 
 @pytest.fixture
 def on_host(place, tmp_path):
-    """Runs a shell line in the environment of a kernel of the host with set-up steps."""
+    """Runs a shell line in the environment of a kernel of the host with set-up steps; without one, the kernel."""
 
     def run(line, *steps, **values):
         made = [SetupStep(kind=kind, words=words) for kind, *words in steps]
@@ -174,7 +174,8 @@ def on_host(place, tmp_path):
         shutil.rmtree(place.prefix / "releases/2026.12.1", ignore_errors=True)
         place.release("2026.12.1", kernel)
         env = {**os.environ, "HOME": str(tmp_path), "TMPDIR": str(tmp_path), "LEAK": "1", "MODULEPATH": "/modules"}
-        return tools.run([place.kernel("hosty") / "launch", "--run", "sh", "-c", line], env=env, check=False)
+        words = ["--run", "sh", "-c", line] if line else [place.connection_file(tmp_path)]
+        return tools.run([place.kernel("hosty") / "launch", *words], env=env, check=False)
 
     return run
 
@@ -308,20 +309,41 @@ def foreign(tmp_path):
     return ("source", f"{tmp_path}/release/setup.sh")
 
 
-def test_python_of_a_release_gets_the_published_overlay(place, on_host, tmp_path, foreign):
+@pytest.mark.parametrize("named", ["machine", None])
+def test_python_of_a_release_gets_the_published_overlay(place, on_host, tmp_path, foreign, named):
     version = ".".join(str(part) for part in sys.version_info[:2])
-    overlay = place.prefix / "images/machine/1/opt/afpub/overlay" / version
-    overlay.mkdir(parents=True)
-    (overlay / "overlaid.py").touch()
-    line = 'echo "$PYTHONPATH"; python3 -c "import overlaid; print(overlaid.__file__)"'
-    done = on_host(line, foreign, packages="machine", command=("python3", *IPYKERNEL[1:]))
-    assert done.stdout.splitlines() == [str(overlay), f"{overlay}/overlaid.py"], done.tail
+    overlay = place.prefix / f"images/{named or 'kernel-packages'}/1/opt/afpub/overlay" / version
+    (overlay / "overlaid").mkdir(parents=True)
+    (overlay / "overlaid/__main__.py").write_text("import sys; print(sys.path[0], sys.path[-1], sys.argv[1:])\n")
+    command = ("python3", "-m", "overlaid", "{connection_file}")
+    done = on_host("", foreign, packages=named, command=command)
+    *path, words = done.stdout.split(" ")
+    assert (path, words) == (["", f"{overlay}"], f"['{tmp_path}/kernel-1.json']"), done.tail
+    outside = on_host('python3 -c "import overlaid"; echo "$PYTHONPATH"', foreign, packages=named, command=command)
+    assert (outside.stdout, "No module named 'overlaid'" in outside.tail) == ("", True)
 
 
 def test_python_of_a_release_for_which_there_is_no_ipykernel(on_host, tmp_path, foreign):
-    done = on_host("true", foreign, command=("python3", *IPYKERNEL[1:]))
+    done = on_host("", foreign, command=("python3", *IPYKERNEL[1:]))
     assert done.returncode == 76
     assert done.tail.startswith(f"afpub: there is no ipykernel for {tmp_path}/release/bin/python3 (Python 3.")
+    assert on_host("echo a terminal", foreign, command=("python3", *IPYKERNEL[1:])).stdout == "a terminal"
+
+
+def test_python_of_a_release_that_does_not_run_here(on_host, tmp_path, foreign):
+    """As a Python that is built for a newer C library than that of the image."""
+    python = tmp_path / "release/bin/python3"
+    python.unlink()
+    python.write_text("#!/bin/sh\necho 'version `GLIBC_9.9 not found' >&2\nexit 1\n")
+    python.chmod(0o755)
+    with (tmp_path / "release/setup.sh").open("a") as file:
+        file.write("export AtlasProject=AnalysisBase AtlasVersion=21.2.111\n")
+    done = on_host("", foreign, command=("python3", *IPYKERNEL[1:]))
+    assert done.returncode == 75
+    assert done.tail.startswith(
+        f"afpub: {python} does not start here (version `GLIBC_9.9 not found), "
+        "and AnalysisBase,21.2.111 is made for CentOS 7, and this is "
+    )
 
 
 # ------------------------------------------------------------------ an image file

@@ -130,8 +130,8 @@ check_user_packages() {
         notice "$place cannot be written (disk full, or quota used up?): pip will not be able to install anything"
         new=
     fi
-    code='import ipykernel.kernelapp'
-    if reason=$("$AFPUB_PYTHON" -c "$code" 2>&1) || ! PYTHONNOUSERSITE=1 "$AFPUB_PYTHON" -c "$code" 2>/dev/null; then
+    set -- -c 'import sys; sys.path += sys.argv[1:]; import ipykernel.kernelapp' ${kernel_packages:+"$kernel_packages"}
+    if reason=$("$AFPUB_PYTHON" "$@" 2>&1) || ! PYTHONNOUSERSITE=1 "$AFPUB_PYTHON" "$@" 2>/dev/null; then
         if [ -n "$new" ]; then mv -f "$new" "$stamp"; fi
         return 0
     fi

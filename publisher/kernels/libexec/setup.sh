@@ -13,7 +13,6 @@ take_setup_steps() {
         die "$EX_SETUP" "${TMPDIR:-/tmp} cannot be written, which the kernel '$conf_DISPLAY_NAME' needs for the log of its set-up; make room there, or set TMPDIR to another folder"
     log=$made
     export AFPUB_SETUP_LOG="$log"
-    path_before=$PATH
     exec 8>&2 # where a step that ends the shell is told: stderr is the log then
     IFS=$newline
     for step in $conf_SETUP; do
@@ -21,7 +20,6 @@ take_setup_steps() {
         take_step "${step%% *}" "${step#* }"
     done
     unset IFS
-    find_own_python
     close_log
     exec 8>&-
 }
@@ -81,15 +79,19 @@ setup_analysisbase() { # RELEASE
 run_asetup() { # RELEASE
     spec=${AFPUB_ASETUP:-$1}
     export ATLAS_LOCAL_ROOT_BASE="${ATLAS_LOCAL_ROOT_BASE:-/cvmfs/atlas.cern.ch/repo/ATLASLocalRootBase}"
+    # shellcheck disable=SC2034 # for python.sh
+    atlas_release=$spec
     source_quietly "$ATLAS_LOCAL_ROOT_BASE/user/atlasLocalSetup.sh --quiet" || fail_setup "asetup $spec" 1
     # An alias is known to what is parsed after it; the words of AFPUB_ASETUP are asetup's own arguments.
     # shellcheck disable=SC2039,SC3044 # bash only
     if [ -n "${BASH_VERSION:-}" ]; then shopt -s expand_aliases; fi
     eval 'asetup $spec' </dev/null >>"$log" 2>&1
     status=$?
-    if [ "$status" != 0 ] || [ -z "${AtlasProject:-}${AnalysisBase_DIR:-}" ]; then fail_setup "asetup $spec" "$status"; fi
+    if [ "$status" != 0 ] || [ -z "${AtlasProject:-}${AnalysisBase_DIR:-}" ]; then
+        fail_setup "asetup $spec" "$status$(other_system '; ')"
+    fi
     export AFPUB_ASETUP_LOG="$log"
-    say "asetup $spec is done$([ ! -s "$log" ] || echo " (its output: $log)")"
+    say "asetup $spec is done$([ ! -s "$log" ] || echo " (its output: $log)")$(other_system '; ')"
 }
 
 load_modules() { # NAMES
@@ -109,38 +111,4 @@ activate_conda() { # FOLDER
     for file in "$1"/etc/conda/activate.d/*.sh; do
         [ ! -r "$file" ] || source_quietly "$file"
     done
-}
-
-# A set-up step may bring its own Python: the kernel runs in that one.
-find_own_python() {
-    case ${program##*/} in python*) ;; *) return 0 ;; esac
-    before=$(PATH=$path_before && command -v "$program")
-    for name in "${program##*/}" python3 python; do
-        own=$(command -v "$name")
-        if [ -n "$own" ] && [ "$own" != "$(PATH=$path_before && command -v "$name")" ]; then
-            program=$own
-            add_kernel_packages
-            return 0
-        fi
-    done
-}
-
-# A release of an experiment has no ipykernel: afpub's own packages for its Python come last in the search path.
-add_kernel_packages() {
-    "$program" -c 'import ipykernel' >/dev/null 2>&1 && return 0
-    tag='import sys; sys.stdout.write("%d.%d" % sys.version_info[:2])'
-    version=$("$program" -c "$tag")
-    packages=${AFPUB_RELEASE_DIR%/*/*}/images/${conf_PACKAGES:-none}/opt/afpub/overlay/$version
-    if [ ! -d "$packages" ]; then
-        code='import os, ipykernel; print(os.path.dirname(os.path.dirname(ipykernel.__file__)))'
-        packages=
-        if [ -n "$before" ] && [ "$version" = "$(env -i HOME="$HOME" "$before" -s -c "$tag")" ]; then
-            packages=$(env -i HOME="$HOME" "$before" -s -c "$code" 2>>"$log")
-        fi
-    fi
-    if [ -z "$packages" ]; then
-        close_log
-        die "$EX_NOCOMMAND" "there is no ipykernel for $program (Python $version), and the release $AFPUB_RELEASE brings none"
-    fi
-    export PYTHONPATH="${PYTHONPATH:+$PYTHONPATH:}$packages"
 }
