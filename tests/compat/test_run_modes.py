@@ -260,7 +260,7 @@ def test_log_of_a_set_up_that_printed_nothing_is_removed(on_host, tmp_path, logs
         "it printed nothing"
     )
     assert logs() == []
-    assert on_host("true", foreign, command=("python3", *IPYKERNEL[1:])).returncode == 76
+    assert on_host("", foreign, command=("python3", *IPYKERNEL[1:])).returncode == 76
     assert [log for log in logs() if not log.stat().st_size] == []
 
 
