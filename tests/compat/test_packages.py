@@ -22,6 +22,7 @@ from publisher import tools
 from publisher.kernels.probe import ProbeOptions, Target, probe
 from publisher.names import ChannelName, Fqrn, RepoPath
 from publisher.project.kernel import SmokeCell
+from publisher.release.retire import retired_conf
 from publisher.sites.shell import shell_site
 
 pytestmark = [pytest.mark.images, pytest.mark.filterwarnings("ignore:Passing unrecognized arguments")]
@@ -270,6 +271,10 @@ def test_what_cannot_be_installed_again_is_told_and_the_list_kept(facility, mini
         (("remove",), 64, "remove needs the name of a package, see afpub-env --help"),
         (("clear", "--release", "../.."), 64, "--release needs a release, see afpub-env --help"),
         (("--env", "../x", "path"), 64, "--env needs a name, see afpub-env --help"),
+        (("kernel", "mine", "yours"), 64, "kernel needs one NAME, see afpub-env --help"),
+        (("kernel", "mine", "--from"), 64, "--from needs a release, see afpub-env --help"),
+        (("kernel", "mine", "--display-name"), 64, "--display-name needs a text, see afpub-env --help"),
+        (("kernel", "mine", "--other"), 64, "kernel does not know --other, see afpub-env --help"),
         (("kernel", "python3"), 1, "the name 'python3' is taken"),
         (("kernel", "rootcpp"), 1, "'rootcpp' is a kernel of the release, which would hide yours; choose another name"),
     ],
@@ -312,6 +317,82 @@ def test_a_card_that_somebody_else_made_is_left_alone(facility):
     assert env(facility, "kernel", "mine").tail == f"afpub-env: {card} is there already and was not made by afpub-env"
     assert env(facility, "kernel", "--remove", "mine").tail == f"afpub-env: {card} was not made by afpub-env"
     assert (card / "kernel.json").read_text() == "{}"
+
+
+def told(facility, card):
+    """The sentence of a card that does not start, and the command that it names."""
+    with started(facility, card) as client:
+        text = shown(client, "1")
+        reply = client.execute("1", reply=True, timeout=30)["content"]
+    assert (reply["status"], reply["ename"]) == ("error", "KernelNotStarted")
+    sentence, _, command = text.strip().partition("\n\n    ")
+    assert reply["evalue"] == sentence
+    return sentence, command
+
+
+@contextlib.contextmanager
+def retired(facility):
+    """The older release, taken out of use as ``afpub retire`` does it."""
+    conf = facility.kernel("pyroot3", release=OLD) / "kernel.conf"
+    before = conf.read_bytes()
+    conf.write_bytes(retired_conf(before, successor=NEW, reason="a wrong geometry"))
+    yield
+    conf.write_bytes(before)
+
+
+@contextlib.contextmanager
+def removed(facility):
+    """The older release, removed by hand."""
+    folder = facility.prefix / "releases" / OLD
+    folder.rename(facility.prefix / "gone")
+    yield
+    (facility.prefix / "gone").rename(folder)
+
+
+IS_RETIRED = (
+    f"the kernel 'PyROOT (Python 3)' of release {OLD} is no more: a wrong geometry; its successor is release {NEW}; "
+    "your card 'mine' goes there, with its packages, by the command below"
+)
+IS_REMOVED = (
+    f"your card 'mine' is for the kernel 'pyroot3' of release {OLD}, which is no longer published; "
+    f"the command below makes it anew on release {NEW}, with its packages"
+)
+
+
+@pytest.mark.parametrize(
+    ("end", "expected", "run"),
+    [(retired, IS_RETIRED, f"releases/{NEW}"), (removed, IS_REMOVED, "channels/stable")],
+    ids=["retired", "removed"],
+)
+def test_a_card_of_a_release_that_is_no_more_goes_to_the_next_one(facility, mini, end, expected, run):
+    """By the very command that its notebook shows, with its packages and no others."""
+    assert env(facility, "kernel", "mine", release=OLD).ok
+    install(facility, "pyroot3", mini, release=OLD, AFPUB_ENV="mine")
+    card = facility.home / ".local/share/jupyter/kernels/mine"
+    with end(facility):
+        sentence, command = told(facility, card)
+        assert sentence == expected
+        assert command == f"{facility.prefix}/{run}/bin/afpub-run pyroot3 -- afpub-env kernel mine --from {OLD}"
+        tools.run(command.split(), env=facility.environment(), cwd=facility.home)
+        with started(facility, card) as client:
+            code = "import os, mini; print(os.environ['AFPUB_RELEASE'], mini.version)"
+            assert shown(client, code) == f"{NEW} 1.0\n"
+    assert json.loads((card / "kernel.json").read_text())["display_name"] == f"mine (release {NEW})"
+    assert facility.run("pyroot3", "--", "say-mini").returncode == 127
+
+
+def test_a_card_whose_repository_is_not_on_the_machine(facility):
+    assert env(facility, "kernel", "mine").ok
+    card = facility.home / ".local/share/jupyter/kernels/mine"
+    spec = (card / "kernel.json").read_text().replace(f'"{facility.prefix}/', '"/cvmfs/none.example.org/')
+    (card / "kernel.json").write_text(spec)
+    assert told(facility, card) == (
+        (
+            "/cvmfs/none.example.org is not on this machine: "
+            f"your card 'mine' is for the kernel 'pyroot3' of release {NEW} there"
+        ),
+        "ls /cvmfs/none.example.org",
+    )
 
 
 def test_a_card_goes_where_the_server_looks(facility, request):
