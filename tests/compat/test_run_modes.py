@@ -191,6 +191,18 @@ def test_kernel_of_the_host_lives_there_with_a_clean_environment(place, tmp_path
     assert result.cells[0].output == "host None\n"
 
 
+@pytest.mark.parametrize(("image", "code"), [(None, 0), ("machine", 72)])
+def test_colon_in_the_folder_of_the_connection_file_matters_to_a_runtime_only(place, tmp_path, image, code):
+    kernel = definition(tmp_path, "odd", image=image, command=("echo", "{connection_file}"))
+    place.release("2026.12.1", kernel)
+    (tmp_path / "a:b").mkdir()
+    file = place.connection_file(tmp_path / "a:b")
+    done = tools.run([place.kernel("odd") / "launch", file], env={**os.environ, "HOME": str(tmp_path)}, check=False)
+    assert (done.returncode, done.stdout) == (code, "" if code else str(file)), done.tail
+    sentence = f"afpub: the folder {tmp_path}/a:b has ':' or ',' in its name, which apptainer cannot bind; set "
+    assert done.tail.endswith(f"{sentence}JUPYTER_RUNTIME_DIR to another folder") == bool(code)
+
+
 def test_set_up_file_of_a_view_with_arguments(on_host, tmp_path):
     (tmp_path / "setup.sh").write_text('echo noise; export VIEW="$# $1"; false\n')
     done = on_host('echo "$VIEW,$LEAK"', ("source", str(tmp_path / "setup.sh"), "--quiet"))

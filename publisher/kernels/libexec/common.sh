@@ -74,10 +74,13 @@ load_conf() { # FILE [THE ONLY KEYS]
     done <"$1"
 }
 
+# The data of the kernel, and what to do about GPUs for it.
 load_kernel() {
     [ -r "$kernel_dir/kernel.conf" ] ||
         die "$EX_DATA" "$kernel_dir/kernel.conf is missing; a kernel must stay in its release, point JUPYTER_PATH there instead of copying it"
     load_conf "$kernel_dir/kernel.conf"
     [ "${conf_FORMAT:-}" = 1 ] ||
         die "$EX_DATA" "$kernel_dir/kernel.conf is not of format 1: it does not belong to this launcher"
+    # shellcheck source=gpu.sh
+    . "$libexec/gpu.sh"
 }

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -217,6 +218,15 @@ def test_libexec_holds_the_launcher_and_what_it_needs():
     modes = {entry.path: entry.mode for entry in render_libexec()}
     assert {name for name, mode in modes.items() if mode == 0o755} >= {"launch", "start", "watch"}
     assert {name for name, mode in modes.items() if mode == 0o644} >= {"common.sh", "gpu.sh", "message.py", "setup.sh"}
+
+
+@pytest.mark.parametrize(("name", "bound"), [("launch", 250), ("start", 120), ("common.sh", 90), ("watch", 65)])
+def test_launcher_stays_small_enough_to_be_read(name, bound):
+    """Comments and blank lines count too, so that nobody is led to leave them out; long lines are messages only."""
+    (script,) = (entry for entry in render_libexec() if entry.path == name)
+    lines = script.content.decode().splitlines()
+    assert len(lines) < bound
+    assert [line for line in lines if len(line) > 130 and not re.search(r"die |notice |echo |gone=", line)] == []
 
 
 def test_bin_holds_the_programs_that_users_call():
