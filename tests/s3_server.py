@@ -8,19 +8,24 @@ import secrets
 import socket
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import obstore
 import pytest
+from obstore.exceptions import BaseError
+from obstore.store import S3Store
 
 from publisher import tools
 from publisher.cvmfs.bucket import Bucket
 
-_READY_S = 60
+_READY_S = 120
+"""On a machine that does much else; usually three seconds."""
+_STARTS = 3
+_PEEK = os.WEXITED | os.WNOHANG | os.WNOWAIT
+_SOCKETS = Path("/tmp")  # noqa: S108 - the server knows no other place
 
 
 @dataclass(frozen=True)
@@ -50,23 +55,38 @@ def program() -> Path | None:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports that are free together with the one 10,000 above, which the server takes for itself."""
+    """Ports that are free, all different."""
     with ExitStack() as stack:
-        ports: list[int] = []
-        while len(ports) < count:
-            own = stack.enter_context(closing(socket.socket()))
+        sockets = [stack.enter_context(closing(socket.socket())) for _ in range(count)]
+        for own in sockets:
             own.bind(("127.0.0.1", 0))
-            port = own.getsockname()[1]
-            if port < 55_000:
-                ports.append(port)
-        return ports
+        return [own.getsockname()[1] for own in sockets]
 
 
 @contextmanager
 def s3_server(weed: Path, work: Path) -> Iterator[S3Server]:
-    """A server on loopback with a data folder of its own; nothing is sent anywhere."""
-    work.mkdir()
-    server = S3Server("", secrets.token_hex(10), secrets.token_hex(20))
+    """A server on loopback with a data folder of its own; nothing is sent anywhere, nothing is left behind."""
+    keys = secrets.token_hex(10), secrets.token_hex(20)
+    with ExitStack() as stack:
+        for start in range(1, _STARTS + 1):
+            try:
+                server = stack.enter_context(_started(weed, work / f"{start}", *keys))
+            except _PortTakenError:  # by another program, between choosing and using it
+                assert start < _STARTS, (work / f"{start}/log").read_text()[-4000:]
+            else:
+                break
+        yield server
+
+
+class _PortTakenError(Exception):
+    pass
+
+
+@contextmanager
+def _started(weed: Path, work: Path, access_key: str, secret_key: str) -> Iterator[S3Server]:
+    work.mkdir(parents=True)
+    ports = _free_ports(8)
+    server = S3Server(f"http://127.0.0.1:{ports[3]}", access_key, secret_key)
     keys = [{"accessKey": server.access_key, "secretKey": server.secret_key}]
     (work / "s3.json").write_text(
         json.dumps(
@@ -78,30 +98,43 @@ def s3_server(weed: Path, work: Path) -> Iterator[S3Server]:
             }
         )
     )
-    master, volume, filer, port = _free_ports(4)
     words = [
         *(weed, "-logtostderr=true", "server", f"-dir={work}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"),
-        *(f"-master.port={master}", f"-volume.port={volume}", "-filer", f"-filer.port={filer}"),
-        *("-s3", f"-s3.port={port}", f"-s3.config={work}/s3.json", "-s3.port.iceberg=0", "-s3.port.lance=0"),
+        *(f"-master.port={ports[0]}", f"-volume.port={ports[1]}", "-filer", f"-filer.port={ports[2]}"),
+        *("-s3", f"-s3.port={ports[3]}", f"-s3.config={work}/s3.json", "-s3.port.iceberg=0", "-s3.port.lance=0"),
+        *(f"-master.port.grpc={ports[4]}", f"-volume.port.grpc={ports[5]}"),
+        *(f"-filer.port.grpc={ports[6]}", f"-s3.port.grpc={ports[7]}"),
         *("-master.telemetry=false", "-master.electionTimeout=1s", "-metricsPort=0", "-debug.port=0"),
         *("-volume.max=20", "-master.volumeSizeLimitMB=256", f"-filer.localSocket={work}/filer.sock"),
     ]
-    with tools.spawn(words, cwd=work, env={**os.environ, "HOME": f"{work}"}, log=work / "log"):
-        endpoint = f"http://127.0.0.1:{port}"
-        _wait(endpoint, work / "log")
-        yield S3Server(endpoint, server.access_key, server.secret_key)
+    try:
+        with tools.spawn(words, cwd=work, env={**os.environ, "HOME": f"{work}"}, log=work / "log") as pid:
+            _wait(server, pid, work / "log")
+            yield server
+    finally:
+        for port in ports:
+            for left in _SOCKETS.glob(f"seaweedfs-*-{port}.sock"):
+                with suppress(FileNotFoundError):
+                    left.unlink()
 
 
-def _wait(endpoint: str, log: Path) -> None:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+def _wait(server: S3Server, pid: int, log: Path) -> None:
+    """Until it takes an object: it answers some time before that."""
+    store = S3Store(
+        server.bucket,
+        endpoint=server.endpoint,
+        access_key_id=server.access_key,
+        secret_access_key=server.secret_key,
+        client_options={"allow_http": True},
+        retry_config={"max_retries": 0},
+    )
     deadline = time.monotonic() + _READY_S
     while True:
         try:
-            opener.open(endpoint, timeout=5).close()
-        except urllib.error.HTTPError as exc:  # it answers
-            exc.close()
-            return
-        except OSError:
+            obstore.put(store, "ready", b"yes")
+        except (BaseError, OSError):
+            if "address already in use" in log.read_text() or os.waitid(os.P_PID, pid, _PEEK) is not None:
+                raise _PortTakenError from None
             assert time.monotonic() < deadline, log.read_text()[-4000:]
             time.sleep(0.1)
         else:
