@@ -25,7 +25,8 @@ _READY_S = 120
 """On a machine that does much else; usually three seconds."""
 _STARTS = 3
 _PEEK = os.WEXITED | os.WNOHANG | os.WNOWAIT
-_SOCKETS = Path("/tmp")  # noqa: S108 - the server knows no other place
+_SOCKETS = Path("/tmp")
+"""The server knows no other place for them."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from publisher.cvmfs.compression import Compression, decompress
 from publisher.cvmfs.digest import Digest, ObjectKind
 from publisher.cvmfs.manifest import MANIFEST_NAME
 from publisher.cvmfs.reflog import REFLOG_NAME
-from publisher.cvmfs.s3 import S3Storage
+from publisher.cvmfs.s3.storage import S3Storage
 from publisher.cvmfs.source import FolderSource, Source, object_blocks
 from publisher.cvmfs.whitelist import WHITELIST_NAME
 from publisher.errors import AfpubError, FormatError, NotFoundError, RepositoryError

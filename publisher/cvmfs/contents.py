@@ -145,6 +145,8 @@ class ContentWriter:
             assert job.packed is not None
             if job.parts[0].cut:
                 job.parts = tuple(_cut(job.parts[0], job.packed))
+            if job.parts:
+                self._store.look(job.packed, kind_of(job.parts[0]))
             for number, (part, packed) in enumerate(zip(job.parts, job.packed, strict=True)):
                 if not self._store.adopt(packed, kind_of(part)):
                     job.packed[number] = self._pack_again(part)

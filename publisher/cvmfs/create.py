@@ -87,6 +87,7 @@ def create_repository(  # noqa: PLR0913 - what a repository is made of
     if storage.read_state(MANIFEST_NAME) is not None:
         raise RepositoryError(f"there is a repository in {storage.where} already", hint="give another prefix")
     storage.prepare()
+    storage.check_apart(one_publisher=settings.one_publisher)
     return _build(storage, making)
 
 

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from publisher.cvmfs.bucket import SCHEME, Bucket
-from publisher.cvmfs.s3 import S3Storage
+from publisher.cvmfs.s3.storage import S3Storage
 from publisher.cvmfs.source import FolderSource, Source, WebSource
 from publisher.cvmfs.storage import FolderStorage, Storage
 from publisher.errors import UsageError

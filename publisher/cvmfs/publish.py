@@ -100,10 +100,11 @@ def session(
         RepositoryError: there is no repository, or it cannot be changed.
     """
     storage = storage_of(location)
-    with open_repository(storage):  # says so before a folder is made in a place that is no repository
-        pass
+    with open_repository(storage) as reader:  # says so before a folder is made in a place that is no repository
+        one_publisher = read_settings(storage, algorithm=reader.manifest.algorithm).one_publisher
     with contextlib.ExitStack() as stack:
         stack.enter_context(hold(storage, wait_s=wait_s))
+        storage.check_apart(one_publisher=one_publisher)
         if removing:
             stack.enter_context(storage.sweeping())
         reader = stack.enter_context(open_repository(storage))

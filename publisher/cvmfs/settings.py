@@ -52,6 +52,8 @@ class Settings:
     """Store the nanoseconds of modification times."""
     jobs: int = 0
     """Processes that read and compress; 0 for one for each processor, at most 8."""
+    one_publisher: bool = False
+    """Only one machine ever publishes: for buckets on servers that cannot keep two publishers apart."""
     limit_root_entries: int = Limits().root_entries
     """Most entries of the root catalog; 0 switches it off, as for all limits."""
     limit_nested_entries: int = Limits().nested_entries

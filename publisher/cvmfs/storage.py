@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Final, Protocol
@@ -61,6 +61,17 @@ class Storage(Source, Protocol):
         """Removes what killed writers of some files that are no objects left; only for who holds their lock."""
         ...
 
+    def check_apart(self, *, one_publisher: bool) -> None:
+        """To be called by who is about to change something, before anything is written.
+
+        Args:
+            one_publisher: only one machine ever publishes, so that nobody has to be kept away.
+
+        Raises:
+            RepositoryError: two publishers at once could lose what one of them did.
+        """
+        ...
+
     def guard(self) -> None:
         """To be called by publishers when they have read the manifest: nobody must be removing objects.
 
@@ -86,12 +97,31 @@ class Storage(Source, Protocol):
         """The size of an object; None where there is none."""
         ...
 
-    def put_objects(self, waiting: Mapping[str, str], *, replace: bool = False) -> None:
+    def look(self, names: Iterable[str]) -> None:
+        """Says that the sizes of these objects will be asked for."""
+        ...
+
+    def send(self, name: str, temporary: str) -> None:
+        """Takes a file that :meth:`put_objects` will be given, where beginning early saves time.
+
+        Raises:
+            RepositoryError: it is no use to go on.
+        """
+        ...
+
+    def stop(self) -> None:
+        """Lets go of all files that were taken; to be called before they are removed."""
+        ...
+
+    def put_objects(self, waiting: Mapping[str, str], *, replace: bool = False) -> Sequence[tuple[str, int]]:
         """Gives files in :attr:`scratch` the names of objects; all are safe, and the files gone, when this returns.
 
         Args:
             waiting: the files, by the names that they get.
             replace: put them in the place of what has these names.
+
+        Returns:
+            names and sizes of those that were there already, where that was not asked for before.
 
         Raises:
             DiskError: that is not possible; calling it again goes on.
@@ -150,6 +180,9 @@ class FolderStorage(FolderSource):
                 with contextlib.suppress(OSError):
                     path.unlink()
 
+    def check_apart(self, *, one_publisher: bool) -> None:
+        """See :class:`Storage`: the lock does it."""
+
     def guard(self) -> None:
         """See :class:`Storage`: the lock does it."""
 
@@ -164,7 +197,16 @@ class FolderStorage(FolderSource):
         except OSError:
             return None
 
-    def put_objects(self, waiting: Mapping[str, str], *, replace: bool = False) -> None:  # noqa: ARG002 - names are always replaced
+    def look(self, names: Iterable[str]) -> None:
+        """See :class:`Storage`: a disk answers at once."""
+
+    def send(self, name: str, temporary: str) -> None:
+        """See :class:`Storage`: names come when all bytes are on disk."""
+
+    def stop(self) -> None:
+        """See :class:`Storage`: none was taken."""
+
+    def put_objects(self, waiting: Mapping[str, str], *, replace: bool = False) -> tuple[()]:  # noqa: ARG002 - names are always replaced
         """See :class:`Storage`; names come when the bytes are on disk, so that whatever bears one is whole."""
         sync_filesystem(self.folder)
         touched: set[str] = set()
@@ -177,6 +219,7 @@ class FolderStorage(FolderSource):
             with failing_as("write", path):
                 os.replace(temporary, path)  # noqa: PTH105 - the call that is atomic, by its own name
         self._sync_names(touched)
+        return ()
 
     def _sync_names(self, touched: set[str]) -> None:
         """Waits until the new names are on disk: folder by folder, or all at once where there are many."""

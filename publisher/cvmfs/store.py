@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -55,6 +55,8 @@ class ObjectStore:
         self._counter = itertools.count()
         self._size_of = storage.size_of
         self._most_objects, self._most_bytes = storage.batch
+        self._asks_first = not storage.shared
+        """Otherwise whoever sends an object asks whether it is there, several at a time."""
         self._temporary = f"{storage.scratch}/{_PREFIX}"
         self._objects = 0
         self._stored_bytes = 0
@@ -101,7 +103,7 @@ class ObjectStore:
     def put(self, digest: Digest, kind: ObjectKind, stored: bytes) -> None:
         """Stores the bytes of an object under a digest that was computed from them."""
         name = digest.object_name(kind)
-        if self._has(name, len(stored)):
+        if self._asks_first and self._has(name, len(stored)):
             return
         temporary = f"{self._temporary}{os.getpid()}-{next(self._counter)}"
         write_new(temporary, stored)
@@ -124,6 +126,11 @@ class ObjectStore:
         """The raw digests and stored sizes of contents that are likely to be here, by the names of the contents."""
         return {} if self._index is None else self._index.get(keys)
 
+    def look(self, packed: Iterable[Packed], kind: ObjectKind) -> None:
+        """Says which objects, known from before, are about to be adopted."""
+        known = [each.digest for each in packed if not each.temporary and not each.seen]
+        self.storage.look([self.algorithm.object_name(digest, kind) for digest in known])
+
     def adopt(self, packed: Packed, kind: ObjectKind) -> bool:
         """Takes an object that was packed for this store; False when it was taken to be here already, and is not.
 
@@ -133,7 +140,7 @@ class ObjectStore:
         if packed.seen:
             return True
         name = self.algorithm.object_name(packed.digest, kind)
-        here = self._has(name, packed.stored_bytes)
+        here = (self._asks_first or not packed.temporary) and self._has(name, packed.stored_bytes)
         if not packed.temporary:
             return here
         if here:
@@ -156,7 +163,9 @@ class ObjectStore:
             full = len(self._waiting) >= self._most_objects or self._waiting_bytes >= self._most_bytes
         if twin:
             os.unlink(temporary)  # noqa: PTH108 - a path as text
-        elif full:
+            return
+        self.storage.send(name, temporary)
+        if full:
             self._send_off()
 
     def _has(self, name: str, size_bytes: int) -> bool:
@@ -174,11 +183,22 @@ class ObjectStore:
         """
         self._wait()
         with self._lock:
-            if self._waiting:
-                self.storage.put_objects(self._waiting)
-                self._waiting.clear()
-                self._waiting_bytes = 0
+            waiting = dict(self._waiting)
+        self._put(waiting)
+        with self._lock:
+            for name in waiting:
+                del self._waiting[name]
+            self._waiting_bytes = 0
         self._note()
+
+    def _put(self, waiting: Mapping[str, str]) -> None:
+        if waiting:
+            there = self.storage.put_objects(waiting)
+            with self._lock:
+                self._objects -= len(there)
+                self._stored_bytes -= sum(size_bytes for _, size_bytes in there)
+        with self._lock:
+            self._leaving = {}
 
     def _send_off(self) -> None:
         """Hands what waits to the thread, when it is done with the last batch."""
@@ -186,15 +206,13 @@ class ObjectStore:
         self._note()
         with self._lock:
             self._leaving, self._waiting, self._waiting_bytes = self._waiting, {}, 0
-        self._batch = self._thread.submit(self.storage.put_objects, self._leaving)
+        self._batch = self._thread.submit(self._put, self._leaving)
 
     def _wait(self) -> None:
         """Waits for the thread; raises what it raised."""
         batch, self._batch = self._batch, None
         if batch is not None:
             batch.result()
-            with self._lock:
-                self._leaving = {}
 
     def _note(self) -> None:
         """Has the index write down what it knows; each of its answers is checked, so that it may be early."""
@@ -208,6 +226,7 @@ class ObjectStore:
 
     def sweep(self) -> None:
         """Removes what publishers left in the scratch folder; only for the holder of the repository's lock."""
+        self.storage.stop()
         with contextlib.suppress(AfpubError):
             self._wait()
         with contextlib.suppress(OSError):

@@ -11,9 +11,9 @@ from pathlib import Path
 import obstore
 from cvmfs_repository import file, graft
 
-from publisher.cvmfs import s3
 from publisher.cvmfs.location import storage_of
 from publisher.cvmfs.publish import publish
+from publisher.cvmfs.s3 import connection
 
 
 def main(location: str, spool: str, keys: str, number: int) -> None:
@@ -25,8 +25,8 @@ def main(location: str, spool: str, keys: str, number: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return usual(*words, **more)
 
-    s3.obstore.put = put
-    s3._THREADS = 1
+    obstore.put = put
+    connection.THREADS = 1
     tree = graft("/a", *(file(f"f{each}", b"%d" % each) for each in range(20)))
     publish(
         storage_of(location, spool=Path(spool)), keys_folder=Path(keys), now=dt.datetime.now(tz=dt.UTC), grafts=(tree,)

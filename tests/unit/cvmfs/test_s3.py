@@ -8,7 +8,7 @@ import pytest
 
 from publisher.cvmfs.bucket import Bucket, credentials
 from publisher.cvmfs.location import default_spool, is_bucket, source_of, storage_of
-from publisher.cvmfs.s3 import S3Storage
+from publisher.cvmfs.s3.storage import S3Storage
 from publisher.cvmfs.source import FolderSource, WebSource
 from publisher.cvmfs.storage import FolderStorage
 from publisher.errors import UsageError
@@ -92,4 +92,4 @@ def test_nothing_shows_keys(tmp_path, monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "access")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     storage = storage_of("s3://bucket/x", spool=tmp_path)
-    assert "secret" not in f"{storage!r} {storage.where} {storage._store!r}"
+    assert "secret" not in f"{storage!r} {storage.where} {storage._server.store!r}"
