@@ -23,6 +23,9 @@ from publisher.cvmfs.bucket import Bucket
 
 _READY_S = 120
 """On a machine that does much else; usually three seconds."""
+OPEN = "open"
+"""A bucket into which everybody may write."""
+_ACTIONS = ("Read", "Write", "List")
 _STARTS = 3
 _PEEK = os.WEXITED | os.WNOHANG | os.WNOWAIT
 _SOCKETS = Path("/tmp")
@@ -93,8 +96,8 @@ def _started(weed: Path, work: Path, access_key: str, secret_key: str) -> Iterat
         json.dumps(
             {
                 "identities": [
-                    {"name": "anonymous", "actions": [f"Read:{server.bucket}"]},
-                    {"name": "afpub", "credentials": keys, "actions": ["Admin", "Read", "Write", "List"]},
+                    {"name": "anonymous", "actions": [f"Read:{server.bucket}", *(f"{act}:{OPEN}" for act in _ACTIONS)]},
+                    {"name": "afpub", "credentials": keys, "actions": ["Admin", *_ACTIONS]},
                 ]
             }
         )
@@ -120,19 +123,23 @@ def _started(weed: Path, work: Path, access_key: str, secret_key: str) -> Iterat
 
 
 def _wait(server: S3Server, pid: int, log: Path) -> None:
-    """Until it takes an object: it answers some time before that."""
-    store = S3Store(
-        server.bucket,
-        endpoint=server.endpoint,
-        access_key_id=server.access_key,
-        secret_access_key=server.secret_key,
-        client_options={"allow_http": True},
-        retry_config={"max_retries": 0},
-    )
+    """Until it takes objects, and so has the buckets: it answers some time before that."""
+    stores = [
+        S3Store(
+            bucket,
+            endpoint=server.endpoint,
+            access_key_id=server.access_key,
+            secret_access_key=server.secret_key,
+            client_options={"allow_http": True},
+            retry_config={"max_retries": 0},
+        )
+        for bucket in (server.bucket, OPEN)
+    ]
     deadline = time.monotonic() + _READY_S
     while True:
         try:
-            obstore.put(store, "ready", b"yes")
+            for store in stores:
+                obstore.put(store, "ready", b"yes")
         except (BaseError, OSError):
             if "address already in use" in log.read_text() or os.waitid(os.P_PID, pid, _PEEK) is not None:
                 raise _PortTakenError from None

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from publisher.backends.base import Changeset, Published, Revision
-from publisher.cvmfs.digest import Digest
+from publisher.cvmfs.bucket import Bucket
+from publisher.cvmfs.digest import Algorithm, Digest
 from publisher.cvmfs.export import export
 from publisher.cvmfs.keys import KeyFiles, private_key_findings, read_key_file
 from publisher.cvmfs.location import Location, storage_of
@@ -15,12 +16,15 @@ from publisher.cvmfs.manifest import MANIFEST_NAME
 from publisher.cvmfs.preflight import preflight
 from publisher.cvmfs.publish import PublishProgress, publish
 from publisher.cvmfs.reader import Reader, open_repository
+from publisher.cvmfs.s3.conditions import HINT, check_conditions
+from publisher.cvmfs.s3.connection import Connection
 from publisher.cvmfs.settings import read_settings
 from publisher.cvmfs.source import is_there
-from publisher.errors import RepositoryError
+from publisher.cvmfs.storage import Storage
+from publisher.errors import AfpubError, RepositoryError
 from publisher.names import Fqrn, RepoPath
 from publisher.progress import Progress
-from publisher.report import Report, collect, error
+from publisher.report import Report, collect, error, note, warning
 
 
 class EmbeddedBackend:
@@ -108,3 +112,27 @@ class EmbeddedBackend:
         with self.open() as reader:
             export(reader, path, folder, progress=progress)
         return folder
+
+
+def examine_bucket(address: str) -> Report:
+    """Whether a bucket can be written to, and keeps two publishers apart: tried with an object."""
+    bucket = Bucket.parse(address)
+    server = Connection(bucket)
+    try:
+        check_conditions(server)
+    except RepositoryError as exc:
+        if exc.hint == HINT and _has_one_publisher(storage_of(address)):
+            text = (
+                f"{server.server} does not keep two publishers apart; the repository is set to have one (one_publisher)"
+            )
+            return collect([warning("bucket", bucket.where, text)])
+        return collect([error("bucket", bucket.where, exc.message, hint=exc.hint)])
+    text = f"{server.server} takes objects, and keeps two publishers apart"
+    return collect([note("bucket", bucket.where, text)])
+
+
+def _has_one_publisher(storage: Storage) -> bool:
+    try:
+        return read_settings(storage, algorithm=Algorithm.SHA1).one_publisher
+    except AfpubError:
+        return False

@@ -10,8 +10,10 @@ from typing import Annotated
 import typer
 
 from publisher import doctor as machine
+from publisher.backends.embedded import examine_bucket
 from publisher.cli.common import Session, command
 from publisher.cli.places import server_of
+from publisher.cvmfs.location import is_bucket
 from publisher.errors import UsageError
 from publisher.kernels.probe import ProbeOptions, ProbeResult, probe
 from publisher.kernels.session import Depth
@@ -76,6 +78,8 @@ def register(app: typer.Typer) -> None:
         report = machine.examine(settings.work if settings else session.folder)
         if settings is not None and settings.backend == SERVER:
             report += server_of(settings).examine()
+        elif settings is not None and is_bucket(settings.repository):
+            report += examine_bucket(f"{settings.repository}")
         session.screen.report(report)
         session.conclude(report, "this machine is not ready")
         session.screen.result(report.to_json())

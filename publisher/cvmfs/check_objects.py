@@ -172,8 +172,8 @@ def parse_object_name(name: str) -> tuple[Digest, ObjectKind]:
 
 
 def _in_bucket(storage: S3Storage, stray: list[Finding]) -> Iterator[str]:
-    for number in range(256):
-        for name, _ in storage.objects(number):
+    for listed in storage.folders():
+        for name, _ in listed:
             try:
                 parse_object_name(name)
             except FormatError as exc:

@@ -197,10 +197,10 @@ class _Sums:
 
 
 def _sweep(storage: Storage, marks: Marks, sums: _Sums, *, remove: bool, tell: Tell | None) -> None:
-    for number in range(256):
+    for number, listed in enumerate(storage.folders()):
         marked = marks.folder(number)
         doomed = []
-        for name, size_bytes in storage.objects(number):
+        for name, size_bytes in listed:
             try:
                 digest, kind = parse_object_name(name)
             except FormatError:

@@ -78,8 +78,8 @@ def repair(
     with session(location, keys_folder=keys_folder, now=now, removing=True) as held:
         work = _Work(held=held, mirror=mirror)
         marks = _catalogs(work)
-        for number in range(256):
-            _objects(work, number, marks)
+        for number, listed in enumerate(held.storage.folders()):
+            _objects(work, listed, marks.folder(number))
         if origin is not None and work.lost:
             _from_folder(work, origin)
         _reflog(work)
@@ -198,11 +198,10 @@ def _permissions(work: _Work) -> None:
             )
 
 
-def _objects(work: _Work, number: int, marks: Marks) -> None:
+def _objects(work: _Work, listed: Iterable[tuple[str, int]], wanted: set[bytes]) -> None:
     """Repairs the objects of one folder, and removes damaged ones that nothing refers to."""
     storage = work.held.storage
-    wanted = marks.folder(number)
-    for digest, kind in list(_present(storage, number)):
+    for digest, kind in _present(listed):
         key = Marks.key(digest.raw, kind)
         if key in wanted:
             wanted.remove(key)
@@ -215,8 +214,8 @@ def _objects(work: _Work, number: int, marks: Marks) -> None:
         _ensure(work, Digest(raw=key[:-1], algorithm=work.held.reader.manifest.algorithm), _KINDS[key[-1:]])
 
 
-def _present(storage: Storage, number: int) -> Iterator[tuple[Digest, ObjectKind]]:
-    for name, _ in storage.objects(number):
+def _present(listed: Iterable[tuple[str, int]]) -> Iterator[tuple[Digest, ObjectKind]]:
+    for name, _ in listed:
         with contextlib.suppress(FormatError):
             yield parse_object_name(name)
 

@@ -129,8 +129,8 @@ class Storage(Source, Protocol):
         """
         ...
 
-    def objects(self, number: int) -> Iterator[tuple[str, int]]:
-        """Names and sizes of all files in ``data/XX``, sorted; what is no object among them."""
+    def folders(self) -> Iterator[list[tuple[str, int]]]:
+        """Names and sizes of all files in ``data/00`` to ``data/ff``, sorted; what is no object among them."""
         ...
 
     def remove_objects(self, names: Collection[str]) -> None:
@@ -231,8 +231,11 @@ class FolderStorage(FolderSource):
                 sync_path(Path(parent))
             sync_path(self.folder / "data")
 
-    def objects(self, number: int) -> Iterator[tuple[str, int]]:
+    def folders(self) -> Iterator[list[tuple[str, int]]]:
         """See :class:`Storage`; links, folders and the like are left out."""
+        return (list(self._files(number)) for number in range(256))
+
+    def _files(self, number: int) -> Iterator[tuple[str, int]]:
         place = self.folder / "data" / f"{number:02x}"
         if place.is_symlink() or not place.is_dir():
             return

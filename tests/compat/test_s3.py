@@ -72,8 +72,7 @@ class BucketRepo:
         return (self.keys / f"{FQRN}.pub").read_bytes()
 
     def names(self):
-        storage = self.storage()
-        return {name for number in range(256) for name, _ in storage.objects(number)}
+        return {name for listed in self.storage().folders() for name, _ in listed}
 
     def check(self):
         """Findings of a check over the S3 protocol, and of one over plain HTTP without keys."""

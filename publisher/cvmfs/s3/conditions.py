@@ -7,9 +7,9 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError, NotSupportedError, PreconditionError
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 
-from publisher.cvmfs.s3.connection import STATE_AGE_S, Connection, attributes
+from publisher.cvmfs.s3.connection import STATE_AGE_S, Connection, attributes, status_of
 from publisher.errors import RepositoryError
 
 PROBES = ".afpub/probe-"
@@ -18,6 +18,7 @@ HINT = (
     "use a server with conditional writes; or, if only one machine ever publishes into this bucket, say so: "
     "afpub repo settings one_publisher=true, or afpub repo create --set one_publisher=true"
 )
+_NOT_IMPLEMENTED = "501"
 _NO = (AlreadyExistsError, PreconditionError)
 
 
@@ -36,16 +37,16 @@ def check_conditions(server: Connection) -> None:
 
     try:
         fault = _try_all(put)
-    except NotSupportedError:
-        fault = "it does not know conditional writes"
     except (BaseError, OSError) as exc:
-        raise server.failing(exc, f"write {name} to") from exc
+        if status_of(exc) != _NOT_IMPLEMENTED:
+            raise server.failing(exc, f"write {name} to") from exc
+        fault = "does not know conditional writes"
     finally:
         with suppress(BaseError, OSError):
             obstore.delete(server.store, name)
     if fault:
         raise RepositoryError(
-            f"{server.where}: {server.server} cannot keep two publishers apart: {fault}",
+            f"{server.where}: two publishers at once could undo what the other one did, since {server.server} {fault}",
             hint=HINT,
         )
 
@@ -55,14 +56,14 @@ def _try_all(put: Callable[[bytes, object], str]) -> str:
     mark = put(b"1", "create")
     with suppress(*_NO):
         put(b"2", "create")
-        return "it replaced an object that was to be written only if there was none (If-None-Match)"
+        return "replaced an object that was to be written only if there was none (If-None-Match)"
     try:
         newer = put(b"3", {"e_tag": mark})
     except _NO:
-        return "it refused to replace an object that nobody had changed (If-Match)"
+        return "refused to replace an object that nobody had changed (If-Match)"
     if newer == mark:
-        return "two different objects of the same name have the same ETag"
+        return "gives two different objects of the same name the same ETag"
     with suppress(*_NO):
         put(b"4", {"e_tag": mark})
-        return "it replaced an object that had changed meanwhile (If-Match)"
+        return "replaced an object that had changed meanwhile (If-Match)"
     return ""

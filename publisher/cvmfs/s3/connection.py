@@ -128,6 +128,12 @@ def attributes(age_s: int) -> obstore.Attributes:
     return {"Content-Type": "application/octet-stream", "Cache-Control": f"max-age={age_s}"}
 
 
+def status_of(exc: Exception) -> str:
+    """The status with which the server answered, as a number; empty where it did not."""
+    found = _STATUS.search(f"{exc}")
+    return found[1][:3] if found else ""
+
+
 def _reason(exc: Exception) -> str:
     """What the library says, in one line: its texts hold requests, times and whole answers."""
     line = f"{exc}".split("\n", 1)[0]

@@ -87,28 +87,21 @@ class Uploads:
             self._tell()
             for name in names:
                 del self._sent[name]
-            there = [(name, self._there.pop(name)) for name in names if name in self._there]
-            idle = not self._pending
-        if idle:
-            self._end()
-        return there
+            return [(name, self._there.pop(name)) for name in names if name in self._there]
 
     def stop(self) -> None:
         """Sends nothing more; when this returns no file is being read any more."""
         with self._change:
             self._trouble = self._trouble or InterruptedError()
-        self._end()
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown(cancel_futures=True)
         with self._change:
             self._sent.clear()
             self._there.clear()
             self._begun = self._pending = self._queued_bytes = self._memory_bytes = 0
             self._trouble = None
             self._change.notify_all()
-
-    def _end(self) -> None:
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.shutdown(cancel_futures=True)
 
     def _tell(self) -> None:
         self._progress.advance(self._begun - self._pending, self._begun, "objects uploaded")
