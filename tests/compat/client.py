@@ -36,10 +36,12 @@ def mounted(fqrn: str, url: str, *, public_key: Path, work: Path) -> Iterator[Pa
         tools.run(["cvmfs2", "-o", f"config={settings},allow_other", fqrn, folder], timeout_s=60)
         yield folder
     finally:
-        for _ in range(50):
+        for _ in range(150):
             if not folder.is_mount() or tools.run(["umount", folder], check=False).ok:
                 break
             time.sleep(0.2)
+        else:  # whoever still uses it must not keep the folder from being removed
+            tools.run(["umount", "--lazy", folder])
 
 
 def compare(top: Path, entries: Iterable[Entry]) -> None:
