@@ -150,6 +150,11 @@ def load_kernel(folder: Path) -> KernelDefinition:
     table.done()
     kernel = _follow_release(table, kernel, image_for)
     _one_line(table, kernel)
+    if kernel.interrupt_mode == "message" and kernel.command[:1] and "python2" in kernel.command[0]:
+        raise table.problem(
+            "'interrupt_mode' is 'message', and no kernel of Python 2 knows interrupt messages",
+            hint="leave it out: the launcher hands signals on",
+        )
     return kernel
 
 

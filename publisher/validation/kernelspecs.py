@@ -12,10 +12,12 @@ from jupyter_client.kernelspec import KernelSpec
 from publisher.errors import NameInvalidError
 from publisher.names import KernelName
 from publisher.project.kernel import CONNECTION_FILE
-from publisher.report import Finding, Report, collect, error
+from publisher.report import Finding, Report, collect, error, warning
 
 _REPLACED = ("python", "python3")
 """Words that a Jupyter server replaces by its own interpreter when they come first in argv."""
+_SERVERS_OWN = ("python2", "python3")
+"""Names that ipykernel gives to the kernel of the server's own Python."""
 
 
 def check_kernelspecs(folder: Path) -> Report:
@@ -44,6 +46,13 @@ def _findings(folder: Path) -> Iterator[Finding]:
             KernelName(spec.name)
         except NameInvalidError as exc:
             yield error("kernel-name", f"{spec}", exc.message, hint=exc.hint)
+        if spec.name in _SERVERS_OWN:
+            yield warning(
+                "kernel-name",
+                f"{spec}",
+                "hides the kernel of the Jupyter server's own Python, and is started for the notebooks of that one",
+                hint="if that is not meant, choose another name",
+            )
         yield from _spec_findings(spec)
 
 
@@ -66,8 +75,19 @@ def _spec_findings(folder: Path) -> Iterator[Finding]:
         yield error("kernel-json", f"{file}", f"argv begins with {program!r}, which the server replaces")
     elif program.startswith(f"{folder}") and not os.access(program, os.X_OK):
         yield error("kernel-json", f"{file}", f"argv begins with {program}, which cannot be run")
+    yield from _machine_findings(file, spec)
+    if not (folder / "logo-64x64.png").is_file():
+        yield error("kernel-logo", f"{folder}", "logo-64x64.png is missing: the card would have no picture")
+
+
+def _machine_findings(file: Path, spec: KernelSpec) -> Iterator[Finding]:
+    """What works on one machine and not on another."""
+    if provisioner := spec.metadata.get("kernel_provisioner"):
+        yield warning(
+            "kernel-json",
+            f"{file}",
+            f"metadata asks for a provisioner, and a server that does not have it leaves the kernel out: {provisioner}",
+        )
     for key in spec.env:
         if "PATH" in key:
             yield error("kernel-json", f"{file}", f"env sets {key}, which freezes one machine's value")
-    if not (folder / "logo-64x64.png").is_file():
-        yield error("kernel-logo", f"{folder}", "logo-64x64.png is missing: the card would have no picture")

@@ -175,15 +175,6 @@ def test_no_place_for_packages_is_a_sentence_and_no_failure(facility, tmp_path):
     )
 
 
-@pytest.mark.parametrize("kernel", ["rootcpp", "pyroot3", "pyroot2"])
-def test_what_the_launcher_noticed_is_shown_in_the_first_cell_of_every_kernel(facility, tmp_path, kernel):
-    (tmp_path / "file").touch()
-    told = "there is no place for packages of your own, pip cannot install any: "
-    with started(facility, facility.kernel(kernel), AFPUB_PACKAGES=f"{tmp_path}/file") as client:
-        assert shown(client, "1;").startswith(told)
-        assert shown(client, "1;") == ""
-
-
 @pytest.fixture
 def small_disk(tmp_path, require_root):
     folder = tmp_path / "small"
@@ -191,6 +182,17 @@ def small_disk(tmp_path, require_root):
     tools.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder])
     yield folder
     tools.run(["umount", "--lazy", folder])
+
+
+@pytest.mark.parametrize("kernel", ["rootcpp", "pyroot3", "pyroot2"])
+def test_every_kernel_starts_with_a_full_home_folder_and_its_first_cell_says_so(facility, small_disk, kernel):
+    done = tools.run(["dd", "if=/dev/zero", f"of={small_disk}/notebook", "bs=4k"], check=False)
+    assert "No space left on device" in done.tail
+    with started(facility, facility.kernel(kernel), HOME=f"{small_disk}") as client:
+        assert shown(client, "1;").startswith(
+            f"your home folder {small_disk} is full: notebooks cannot be saved until "
+        )
+        assert shown(client, "1;") == ""
 
 
 def test_a_full_disk_is_told_in_a_sentence(facility, small_disk, tmp_path):

@@ -117,6 +117,11 @@ def test_images_based_on_each_other(root):
         ("[[smoke]]", '[[setup]]\nasetup="$(id)"\n[[smoke]]', "'$(id)' in 'asetup' must be one plain word"),
         ("[[smoke]]", "[[setup]]\nmodule=[]\n[[smoke]]", "'module' names nothing"),
         ("[[smoke]]", '[[setup]]\nconda="/a"\ntypo=1\n[[smoke]]', "unknown key 'typo'"),
+        (
+            'command = ["python3"',
+            'interrupt_mode = "message"\ncommand = ["python2.7"',
+            "'interrupt_mode' is 'message', and no kernel of Python 2 knows interrupt messages",
+        ),
         ('language = "python"', 'language = "python"\ncuda = "moon"', "'cuda' is 'moon', which is none of image, host"),
     ],
 )
