@@ -31,11 +31,13 @@ class Shown:
 
 @contextlib.contextmanager
 def started(
-    published: Published, kernel: str, transport: str = "tcp"
+    published: Published, kernel: str, transport: str = "tcp", encryption: str = "disabled"
 ) -> Iterator[tuple[KernelManager, BlockingKernelClient]]:
     """A kernel that a server has started, and its client."""
     specs = KernelSpecManager(kernel_dirs=[str(published.prefix / "channels/stable" / KERNELS)])
-    manager = KernelManager(kernel_name=kernel, kernel_spec_manager=specs, transport=transport)
+    manager = KernelManager(
+        kernel_name=kernel, kernel_spec_manager=specs, transport=transport, transport_encryption=encryption
+    )
     with Path(os.devnull).open("w") as nowhere:
         manager.start_kernel(stderr=nowhere)
         client = manager.client()

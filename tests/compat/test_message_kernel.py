@@ -25,16 +25,17 @@ def published(tmp_path, require_tool, monkeypatch):
     return publish(tmp_path / "af")
 
 
-@pytest.mark.parametrize("transport", ["tcp", "ipc"])
-def test_missing_image_is_told_in_the_notebook_until_it_is_mended(published, tmp_path, transport):
-    published.release("2026.11.1", definition(tmp_path, "py"))
+@pytest.mark.parametrize(("transport", "encryption"), [("tcp", "disabled"), ("ipc", "disabled"), ("tcp", "required")])
+def test_missing_image_is_told_in_the_notebook_until_it_is_mended(published, tmp_path, transport, encryption):
+    metadata = '{"supported_encryption": ["curve"]}'
+    published.release("2026.11.1", definition(tmp_path, "py", metadata=metadata))
     image = published.prefix / "images/machine/1"
     image.rename(tmp_path / "away")
     sentence = (
         f"the image of the kernel 'The py kernel' is not there ({image}): "
         "what this machine sees of release 2026.11.1 is incomplete"
     )
-    with started(published, "py", transport) as (manager, client):
+    with started(published, "py", transport, encryption) as (manager, client):
         pid = manager.provisioner.pid
         info = client.kernel_info(reply=True, timeout=30)["content"]
         assert info["implementation"] == "afpub-message"

@@ -54,10 +54,12 @@ def install(facility, kernel, *wheels, release=NEW, **more):
 
 
 @contextlib.contextmanager
-def started(facility, kernel_dir, **more):
+def started(facility, kernel_dir, encryption="disabled", **more):
     """A kernel as a server starts it, and its client."""
     manager = KernelManager(
-        kernel_name=kernel_dir.name, kernel_spec_manager=KernelSpecManager(kernel_dirs=[str(kernel_dir.parent)])
+        kernel_name=kernel_dir.name,
+        kernel_spec_manager=KernelSpecManager(kernel_dirs=[str(kernel_dir.parent)]),
+        transport_encryption=encryption,
     )
     manager.connection_file = str(facility.home / "connection.json")
     manager.start_kernel(env=facility.environment(**more), cwd=str(facility.home))
@@ -79,6 +81,14 @@ def shown(client, code):
         code, timeout=120, output_hook=lambda message: texts.append(message["content"].get("text", ""))
     )
     return "".join(texts)
+
+
+@pytest.mark.parametrize("kernel", ["pyroot3", "rootcpp"])
+def test_kernels_that_claim_to_encrypt_do(facility, kernel):
+    with started(facility, facility.kernel(kernel), encryption="required") as client:
+        assert client.curve_publickey
+        code = "print(6 * 7)" if kernel == "pyroot3" else "std::cout << 6 * 7 << std::endl;"
+        assert "42" in shown(client, code)
 
 
 # ------------------------------------------------------------------ installing

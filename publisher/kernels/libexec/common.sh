@@ -39,8 +39,10 @@ die() { # CODE SENTENCE [COMMAND THAT HELPS]
 
 become_message_kernel() { # SENTENCE COMMAND
     server=/proc/${JPY_PARENT_PID:-self}/exe # a Python, where the server is started as one
+    modules='hmac, json, socket, threading, uuid'
+    if grep -q curve_secretkey "$connection_file" 2>/dev/null; then modules="$modules, zmq"; fi # a server that encrypts has it
     for python in python3 "$(readlink "$server")" /usr/bin/python3 /usr/libexec/platform-python python2.7 python; do
-        if "$python" -E -s -c 'import hmac, json, socket, threading, uuid' >/dev/null 2>&1; then
+        if "$python" -E -s -c "import $modules" >/dev/null 2>&1; then
             if command -v watch_server >/dev/null; then watch_server; fi # of start, where the server is not our parent
             exec "$python" -E -s "$libexec/message.py" "$connection_file" "${conf_LANGUAGE:-python}" "$@"
         fi

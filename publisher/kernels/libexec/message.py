@@ -2,13 +2,15 @@
 
 It runs where the real kernel cannot: with any Python from 2.7 on, of the host or of the image, and nothing else. So it
 speaks ZMTP 3.0 (https://rfc.zeromq.org/spec/23/) and the Jupyter protocol 5.3 by itself, each as far as a kernel needs:
-it listens, with the NULL mechanism. Messages that are not signed with the key of the connection file are dropped.
+it listens, with the NULL mechanism. Messages that are not signed with the key of the connection file are dropped. For a
+server that wants CurveZMQ it takes a Python with pyzmq, such as the server's own.
 """
 
 from __future__ import print_function
 
 import hashlib
 import hmac
+import importlib
 import json
 import os
 import signal
@@ -94,6 +96,26 @@ def encode(frames):
     return b"".join(parts)
 
 
+class EncryptedSocket(object):
+    """One of the kernel's sockets, with all its clients, where the connection file holds keys for CurveZMQ."""
+
+    topics = [b""]
+
+    def __init__(self, connection_info, channel, socket_type):
+        zmq = importlib.import_module("zmq")
+        self.socket = zmq.Context.instance().socket(getattr(zmq, socket_type.decode("ascii")))
+        self.socket.curve_server = True
+        self.socket.curve_publickey = connection_info["curve_publickey"].encode("ascii")
+        self.socket.curve_secretkey = connection_info["curve_secretkey"].encode("ascii")
+        self.socket.bind("tcp://%s:%d" % (connection_info["ip"], connection_info[channel + "_port"]))
+        self.read = self.socket.recv_multipart
+        self.lock = threading.Lock()
+
+    def send(self, frames):
+        with self.lock:
+            self.socket.send_multipart(frames)
+
+
 def listen(connection_info, channel):
     """The socket at which a channel of the connection file is to be served."""
     port = connection_info[channel + "_port"]
@@ -136,7 +158,18 @@ class MessageKernel(object):
     def serve(self):
         """Opens all channels and returns."""
         for channel, socket_type in CHANNELS.items():
-            in_background(self.accept, listen(self.info, channel), channel, socket_type)
+            if "curve_secretkey" not in self.info:
+                in_background(self.accept, listen(self.info, channel), channel, socket_type)
+                continue
+            encrypted = EncryptedSocket(self.info, channel, socket_type)
+            if channel == "iopub":
+                self.subscribers.append(encrypted)
+            else:
+                in_background(self.read_encrypted, encrypted, channel)
+
+    def read_encrypted(self, encrypted, channel):
+        while True:
+            self.take(encrypted, channel, encrypted.read())
 
     def accept(self, listener, channel, socket_type):
         while True:
