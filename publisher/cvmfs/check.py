@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from publisher.cvmfs.catalog import Catalog, CatalogRef
 from publisher.cvmfs.check_catalog import CatalogCheck, Reference, check_catalog, subtree_findings
-from publisher.cvmfs.check_objects import by_name, check_contents, check_present
+from publisher.cvmfs.check_objects import References, check_contents, check_present
 from publisher.cvmfs.compression import REPLICATED, Compression
 from publisher.cvmfs.digest import Digest, ObjectKind
 from publisher.cvmfs.history import TRUNK, History
@@ -35,7 +35,7 @@ class _State:
 
     source: Source
     findings: list[Finding] = field(default_factory=list)
-    references: list[Reference] = field(default_factory=list)
+    references: References = field(default_factory=References)
     checked: dict[tuple[Digest, str, Row | None], CatalogCheck] = field(default_factory=dict)
     """Catalogs that were checked: revisions share most of them."""
 
@@ -75,9 +75,8 @@ def check(  # noqa: PLR0913 - what to check, how, and with what
             _check_tree(state, tagged, revision=tag.revision)
         elif tag.root != manifest.root:
             _check_tag_root(state, tagged, tag.name)
-    references = by_name(state.references)
     objects = check_contents if data else check_present
-    state.findings.extend(objects(state.source, references, jobs))
+    state.findings.extend(objects(state.source, state.references, jobs))
     return collect(dict.fromkeys(state.findings))
 
 
@@ -254,7 +253,7 @@ def _check_one(state: _State, ref: CatalogRef, parent_row: Row | None, revision:
         size_bytes=-1,
         where=ref.path or "/",
     )
-    state.references.append(own)
+    state.references.add(own)
     catalog = _open(state, ref)
     if catalog is None:
         return None
@@ -266,4 +265,5 @@ def _check_one(state: _State, ref: CatalogRef, parent_row: Row | None, revision:
     state.checked[key] = result
     state.findings.extend(result.findings)
     state.references.extend(result.references)
+    result.references.clear()
     return result

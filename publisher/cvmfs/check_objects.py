@@ -2,39 +2,87 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+import struct
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from publisher.cvmfs.check_catalog import Reference
 from publisher.cvmfs.compression import Compression, decompress
-from publisher.cvmfs.digest import Digest, ObjectKind
+from publisher.cvmfs.digest import Algorithm, Digest, ObjectKind
 from publisher.cvmfs.manifest import MANIFEST_NAME
 from publisher.cvmfs.reflog import REFLOG_NAME
 from publisher.cvmfs.s3.storage import S3Storage
+from publisher.cvmfs.shelves import SHELVES, Shelves
 from publisher.cvmfs.source import FolderSource, Source, object_blocks
 from publisher.cvmfs.whitelist import WHITELIST_NAME
 from publisher.errors import AfpubError, FormatError, NotFoundError, RepositoryError
 from publisher.report import Finding, error, warning
 
-References = dict[str, list[Reference]]
-"""What is said of each object, by its name below the repository folder."""
 _NO_LIMIT = 1 << 62
+_AT_ONCE = 1000
+_FOLDERS = {f"{number:02x}" for number in range(SHELVES)}
+_ALGORITHMS, _KINDS, _COMPRESSIONS = tuple(Algorithm), tuple(ObjectKind), tuple(Compression)
+_RECORD = struct.Struct("<20sBBBqI")
+"""Digest, numbers of algorithm, kind and compression, size, and the length of the path, which follows."""
 _READ = 0o444
 _ENTER = 0o555
 _METADATA = {ObjectKind.CATALOG, ObjectKind.HISTORY, ObjectKind.CERTIFICATE, ObjectKind.METAINFO}
 
 
-def by_name(references: Iterable[Reference]) -> References:
-    """References by object, each different claim once."""
-    found: References = {}
-    for reference in references:
-        claims = found.setdefault(reference.digest.object_name(reference.kind), [])
-        if not any(_claim(each) == _claim(reference) for each in claims):
-            claims.append(reference)
-    return found
+class References:
+    """What catalogs say of objects, for millions of them: most of it is in a file."""
+
+    def __init__(self) -> None:
+        self._shelves = Shelves()
+
+    def add(self, reference: Reference) -> None:
+        """Adds what a row says."""
+        self._shelves.add(reference.digest.raw[0], _encode(reference))
+
+    def extend(self, references: Iterable[Reference]) -> None:
+        """Adds what many rows say."""
+        for reference in references:
+            self.add(reference)
+
+    def folder(self, number: int) -> dict[str, list[Reference]]:
+        """What is said of the objects in ``data/XX``, by their names, sorted; each different claim once."""
+        found: dict[str, list[Reference]] = {}
+        for reference in _decode(self._shelves.read(number)):
+            claims = found.setdefault(reference.digest.object_name(reference.kind), [])
+            if not any(_claim(each) == _claim(reference) for each in claims):
+                claims.append(reference)
+        return dict(sorted(found.items()))
+
+
+def _encode(reference: Reference) -> bytes:
+    digest, where = reference.digest, os.fsencode(reference.where)
+    head = _RECORD.pack(
+        digest.raw,
+        _ALGORITHMS.index(digest.algorithm),
+        _KINDS.index(reference.kind),
+        _COMPRESSIONS.index(reference.compression),
+        reference.size_bytes,
+        len(where),
+    )
+    return head + where
+
+
+def _decode(data: bytes) -> Iterator[Reference]:
+    start = 0
+    while start < len(data):
+        raw, algorithm, kind, compression, size_bytes, length = _RECORD.unpack_from(data, start)
+        start += _RECORD.size + length
+        yield Reference(
+            digest=Digest(raw=raw, algorithm=_ALGORITHMS[algorithm]),
+            kind=_KINDS[kind],
+            compression=_COMPRESSIONS[compression],
+            size_bytes=size_bytes,
+            where=os.fsdecode(data[start - length : start]),
+        )
 
 
 def _claim(reference: Reference) -> tuple[Compression, int]:
@@ -44,36 +92,42 @@ def _claim(reference: Reference) -> tuple[Compression, int]:
 def check_present(source: Source, references: References, jobs: int) -> Iterator[Finding]:
     """A finding for each object that is missing; contents are not read."""
 
-    def look(name: str) -> list[Finding]:
+    def look(item: tuple[str, list[Reference]]) -> list[Finding]:
+        name, claims = item
         try:
             source.open(name).close()
         except NotFoundError:
-            return [_missing(name, references[name])]
+            return [_missing(name, claims)]
         except RepositoryError as exc:
             return [error("object-unreadable", name, exc.message)]
         return []
 
-    yield from _in_parallel(look, references, jobs)
+    with ThreadPoolExecutor(max_workers=jobs, thread_name_prefix="check") as pool:
+        for number in range(SHELVES):
+            yield from _in_parallel(pool, look, list(references.folder(number).items()))
 
 
 def check_contents(source: Source, references: References, jobs: int) -> Iterator[Finding]:
     """A finding for each object that is missing or damaged, or does not unpack to what catalogs say.
 
     In a folder or bucket all objects are read, also those that nothing refers to, and everything else that lies there
-    is reported.
+    is reported. One folder of objects after the other is held in memory.
     """
-    names: Iterable[str] = references
-    if isinstance(source, FolderSource | S3Storage):
-        stray: list[Finding] = []
-        listed = _objects(source.folder, stray) if isinstance(source, FolderSource) else _in_bucket(source, stray)
-        present = list(listed)
-        yield from stray
-        if isinstance(source, FolderSource):
-            yield from check_permissions(source.folder)
-        for name in sorted(set(references) - set(present)):
-            yield _missing(name, references[name])
-        names = present
-    yield from _in_parallel(lambda name: _check_one(source, name, references.get(name, [])), names, jobs)
+    listed = _listed(source)
+    if isinstance(source, FolderSource):
+        yield from _stray_folders(source.folder)
+        yield from check_permissions(source.folder)
+    with ThreadPoolExecutor(max_workers=jobs, thread_name_prefix="check") as pool:
+        for number in range(SHELVES):
+            claims = references.folder(number)
+            names = list(claims)
+            if listed is not None:
+                names, stray = next(listed)
+                yield from stray
+                for name in sorted(claims.keys() - set(names)):
+                    yield _missing(name, claims[name])
+            items = [(name, claims.get(name, [])) for name in names]
+            yield from _in_parallel(pool, functools.partial(_check_one, source), items)
 
 
 def check_permissions(folder: Path) -> Iterator[Finding]:
@@ -105,9 +159,13 @@ def readable_paths(folder: Path) -> Iterator[tuple[Path, int]]:
                     yield Path(item.path), _READ
 
 
-def _in_parallel(work: Callable[[str], list[Finding]], names: Iterable[str], jobs: int) -> Iterator[Finding]:
-    with ThreadPoolExecutor(max_workers=jobs, thread_name_prefix="check") as pool:
-        for findings in pool.map(work, names):
+def _in_parallel(
+    pool: ThreadPoolExecutor,
+    work: Callable[[tuple[str, list[Reference]]], list[Finding]],
+    items: Sequence[tuple[str, list[Reference]]],
+) -> Iterator[Finding]:
+    for start in range(0, len(items), _AT_ONCE):
+        for findings in pool.map(work, items[start : start + _AT_ONCE]):
             yield from findings
 
 
@@ -116,7 +174,8 @@ def _missing(name: str, claims: list[Reference]) -> Finding:
     return error("object-missing", where or name, f"the object {name} is missing")
 
 
-def _check_one(source: Source, name: str, claims: list[Reference]) -> list[Finding]:
+def _check_one(source: Source, item: tuple[str, list[Reference]]) -> list[Finding]:
+    name, claims = item
     digest, kind = parse_object_name(name)
     where = claims[0].where if claims else name
     wanted: list[tuple[Compression, int]] = [_claim(each) for each in claims]
@@ -171,34 +230,45 @@ def parse_object_name(name: str) -> tuple[Digest, ObjectKind]:
         raise FormatError(f"{name} is no name of an object") from None
 
 
-def _in_bucket(storage: S3Storage, stray: list[Finding]) -> Iterator[str]:
-    for listed in storage.folders():
-        for name, _ in listed:
-            try:
-                parse_object_name(name)
-            except FormatError as exc:
-                stray.append(error("stray-file", name, exc.message))
-            else:
-                yield name
+Listed = tuple[list[str], list[Finding]]
+"""The names of objects, and what else lies beside them."""
 
 
-def _objects(folder: Path, stray: list[Finding]) -> Iterator[str]:
-    """The names of all objects; what is none goes to ``stray``."""
+def _listed(source: Source) -> Iterator[Listed] | None:
+    """What is in each of the folders ``data/00`` to ``data/ff``; None where that cannot be known."""
+    if isinstance(source, FolderSource):
+        return (_in_folder(source.folder / "data" / f"{number:02x}") for number in range(SHELVES))
+    if isinstance(source, S3Storage):
+        return (_sorted_out(name for name, _ in listed) for listed in source.folders())
+    return None
+
+
+def _sorted_out(names: Iterable[str]) -> Listed:
+    good: list[str] = []
+    stray: list[Finding] = []
+    for name in names:
+        try:
+            parse_object_name(name)
+        except FormatError as exc:
+            stray.append(error("stray-file", name, exc.message))
+        else:
+            good.append(name)
+    return good, stray
+
+
+def _in_folder(place: Path) -> Listed:
+    if place.is_symlink() or not place.is_dir():
+        return [], []
+    items = {f"data/{place.name}/{item.name}": item for item in os.scandir(place)}
+    good, stray = _sorted_out(sorted(items))
+    plain = [name for name in good if items[name].is_file(follow_symlinks=False)]
+    known = set(plain)
+    stray += [error("stray-file", name, "is no plain file") for name in good if name not in known]
+    return plain, stray
+
+
+def _stray_folders(folder: Path) -> Iterator[Finding]:
+    """What lies beside the folders of objects, or in the place of one."""
     for path in sorted((folder / "data").iterdir()):
-        name = path.name
-        if name == "txn":
-            continue
-        if len(name) != 2 or path.is_symlink() or not path.is_dir():
-            stray.append(error("stray-file", f"data/{name}", "is no folder of objects"))
-            continue
-        for item in sorted(os.scandir(path), key=lambda each: each.name):
-            full = f"data/{name}/{item.name}"
-            try:
-                parse_object_name(full)
-            except FormatError as exc:
-                stray.append(error("stray-file", full, exc.message))
-                continue
-            if item.is_file(follow_symlinks=False):
-                yield full
-            else:
-                stray.append(error("stray-file", full, "is no plain file"))
+        if path.name != "txn" and (path.name not in _FOLDERS or path.is_symlink() or not path.is_dir()):
+            yield error("stray-file", f"data/{path.name}", "is no folder of objects")

@@ -119,12 +119,19 @@ class ContentIndex:
                 self._empty = False
 
     def forget(self, is_kept: Callable[[bytes], bool]) -> None:
-        """Forgets all contents whose raw digest is not kept; failing loses nothing, as every answer is checked."""
+        """Forgets all contents whose raw digest is not kept; failing loses nothing, as every answer is checked.
+
+        Args:
+            is_kept: is asked in the order of the digests.
+        """
         with self._lock, contextlib.suppress(sqlite3.Error):
             if self._database is None:
                 return
-            rows = self._database.execute("SELECT key, digest FROM contents")
-            gone = [(key,) for key, digest in rows if not is_kept(bytes(digest))]
+            rows = self._database.execute("SELECT key, digest FROM contents ORDER BY digest")  # sorted in a file
+            gone = ((key,) for key, digest in rows if not is_kept(bytes(digest)))
             with self._database:
                 self._database.execute("BEGIN")
-                self._database.executemany("DELETE FROM contents WHERE key=?", gone)
+                self._database.execute("CREATE TEMP TABLE gone (key BLOB)")
+                self._database.executemany("INSERT INTO gone VALUES (?)", gone)
+                self._database.execute("DELETE FROM contents WHERE key IN (SELECT key FROM gone)")
+                self._database.execute("DROP TABLE gone")

@@ -173,12 +173,13 @@ def _declare(held: Session, reflog: Reflog, kept: Kept) -> None:
 
 
 def _forget(held: Session, marks: Marks) -> None:
-    digests: dict[int, set[bytes]] = {}
+    number, kept = -1, set[bytes]()
 
     def is_kept(raw: bytes) -> bool:
-        if raw[0] not in digests:
-            digests[raw[0]] = marks.digests(raw[0])
-        return raw in digests[raw[0]]
+        nonlocal number, kept
+        if raw[0] != number:  # they come sorted
+            number, kept = raw[0], marks.digests(raw[0])
+        return raw in kept
 
     held.store.forget(is_kept)
 

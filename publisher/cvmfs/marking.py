@@ -11,12 +11,11 @@ from publisher.cvmfs.loading import open_catalog
 from publisher.cvmfs.manifest import Manifest
 from publisher.cvmfs.reader import Reader
 from publisher.cvmfs.reflog import RefKind, Reflog
+from publisher.cvmfs.shelves import Shelves
 from publisher.cvmfs.source import Source, is_there
 from publisher.errors import AfpubError, RepositoryError, TrustError
 
-_FOLDERS = 256
 _KEY_BYTES = 21
-_FIRST_LIMIT = 4096 * _KEY_BYTES
 KIND_OF_REF = {
     RefKind.CATALOG: ObjectKind.CATALOG,
     RefKind.CERTIFICATE: ObjectKind.CERTIFICATE,
@@ -26,14 +25,13 @@ KIND_OF_REF = {
 
 
 class Marks:
-    """A set of objects in 21 bytes for each, for repositories of many millions.
+    """A set of objects, for repositories of many millions: 21 bytes for each, most of them in a file.
 
     The digest algorithm is no part of a mark: of two objects that differ in nothing else both are kept.
     """
 
     def __init__(self) -> None:
-        self._folders = [bytearray() for _ in range(_FOLDERS)]
-        self._limits = [_FIRST_LIMIT] * _FOLDERS
+        self._shelves = Shelves()
 
     @staticmethod
     def key(raw: bytes, kind: ObjectKind) -> bytes:
@@ -42,17 +40,12 @@ class Marks:
 
     def add(self, raw: bytes, kind: ObjectKind) -> None:
         """Marks an object."""
-        number = raw[0]
-        keys = self._folders[number]
-        keys += self.key(raw, kind)
-        if len(keys) >= self._limits[number]:
-            keys[:] = b"".join(self.folder(number))
-            self._limits[number] = max(_FIRST_LIMIT, 2 * len(keys))
+        self._shelves.add(raw[0], self.key(raw, kind))
 
     def folder(self, number: int) -> set[bytes]:
         """The marks of all objects whose digest begins with a byte."""
-        keys = self._folders[number]
-        return {bytes(keys[start : start + _KEY_BYTES]) for start in range(0, len(keys), _KEY_BYTES)}
+        keys = self._shelves.read(number)
+        return {keys[start : start + _KEY_BYTES] for start in range(0, len(keys), _KEY_BYTES)}
 
     def digests(self, number: int) -> set[bytes]:
         """The raw digests among them."""
