@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from compat.machine_image import PREFIXES, definition, publish
 from compat.notebook import run_cell, started
+from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import KernelManager
 
 from publisher import tools
 from publisher.kernels.processes import left_over
@@ -59,6 +61,41 @@ def test_missing_image_is_told_in_the_notebook_until_it_is_mended(published, tmp
         client.wait_for_ready(timeout=60)
         assert run_cell(client, "1 + 1").reply["status"] == "ok"
         assert left_over(pid, marker="no such marker", wait_s=5) == ()
+
+
+def test_runtime_that_fails_is_told_when_the_server_starts_the_kernel_again(published, tmp_path):
+    """A server starts a kernel that died anew, with the same connection file (KernelRestarter of jupyter_client)."""
+    published.release("2026.11.1", definition(tmp_path, "py"))
+    conf = published.kernel("py") / "kernel.conf"
+    whole = conf.read_text()
+    conf.write_text(f"{whole}BIND=/etc/hostname:/proc/no-such-file\n")
+    specs = KernelSpecManager(kernel_dirs=[str(published.kernel("py").parent)])
+    manager = KernelManager(
+        kernel_name="py", kernel_spec_manager=specs, connection_file=str(tmp_path / "run" / "kernel-1.json")
+    )
+    (tmp_path / "run/kernel-0.json.starting").parent.mkdir()
+    (tmp_path / "run/kernel-0.json.starting").touch()  # of a kernel that is no more
+    with (tmp_path / "log").open("w") as log:
+        manager.start_kernel(stderr=log)
+        assert manager.provisioner.process.wait(60) == 255
+        assert "/proc/no-such-file" in (tmp_path / "log").read_text()
+        assert [path.name for path in (tmp_path / "run").glob("*.starting")] == ["kernel-1.json.starting"]
+        manager.restart_kernel(now=True, newports=True)
+        client = manager.client()
+        client.start_channels()
+        client.wait_for_ready(timeout=60)
+        shown = run_cell(client, "1 + 1")
+        assert shown.reply["ename"] == "KernelNotStarted"
+        assert shown.reply["evalue"].startswith("apptainer cannot start the image of the kernel 'The py kernel' (")
+        assert "/proc/no-such-file" in shown.reply["evalue"]
+        assert shown.streams[0][1].endswith(f"\n\n    {published.kernel('py').resolve()}/launch --run true\n")
+        conf.write_text(whole)
+        manager.restart_kernel(now=False)
+        client.wait_for_ready(timeout=60)
+        assert run_cell(client, "1 + 1").reply["status"] == "ok"
+        assert list((tmp_path / "run").glob("*.starting")) == []
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
 
 
 def test_failed_set_up_is_told_by_the_images_python(published, tmp_path):

@@ -10,6 +10,7 @@ EX_NORUNTIME=69  # neither apptainer nor singularity is installed
 EX_NONESTING=70  # no container can be started from inside this one
 EX_NOUSERNS=71   # the system does not allow user namespaces
 EX_CONNECTION=72 # the connection file cannot be read or bound
+EX_RUNTIME=73    # the runtime cannot start the image
 EX_SETUP=75      # a set-up step failed
 EX_NOCOMMAND=76  # the kernel's program is not there
 EX_NOPROGRAM=127 # the program of launch --run is not there, as a shell says it

@@ -1,14 +1,14 @@
 # shellcheck shell=sh disable=SC2034,SC2154 # used by, and set by, the scripts that source this
 # What launch (choose_gpu) and start (check_gpu) do about GPUs; kernels that want none skip all of it.
 
-# Sets `gpu` (nvidia, amd, none) and `cuda_dir` (the toolkit of this machine, if the kernel or the site wants it).
+# Sets `gpu` (nvidia, amd, none), `driver` (the runtime's word for it) and `cuda_dir` (the toolkit of this machine, if the kernel or the site wants it).
 choose_gpu() {
-    gpu=none
-    cuda_dir=
+    gpu=none driver='' cuda_dir=''
     [ "${conf_GPU:-none}" = auto ] || return 0
     if [ -e /dev/nvidiactl ] || [ -e /dev/nvidia0 ]; then gpu=nvidia; elif [ -e /dev/kfd ]; then gpu=amd; fi
     visible=${CUDA_VISIBLE_DEVICES-all}
     case $visible in '' | -1 | 10000 | NoDevFiles) gpu=none ;; esac # what Slurm and HTCondor say for "not yours"
+    case $gpu in nvidia) driver=--nv ;; amd) driver=--rocm ;; esac
     if [ "$gpu" != none ]; then
         choose_cuda
     elif was_asked_for; then
