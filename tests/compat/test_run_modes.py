@@ -339,6 +339,10 @@ def test_python_of_a_release_for_which_there_is_no_ipykernel(on_host, tmp_path, 
     done = on_host("", foreign, command=("python3", *IPYKERNEL[1:]))
     assert done.returncode == 76
     assert done.tail.startswith(f"afpub: there is no ipykernel for {tmp_path}/release/bin/python3 (Python 3.")
+    assert done.tail.endswith(
+        "and the release 2026.12.1 brings none; "
+        "choose a release of another Python, or ask for this one in the image kernel-packages"
+    )
     assert on_host("echo a terminal", foreign, command=("python3", *IPYKERNEL[1:])).stdout == "a terminal"
 
 

@@ -35,7 +35,7 @@ find_kernel_packages() {
         done
     fi
     [ -n "$kernel_packages" ] ||
-        die "$EX_NOCOMMAND" "there is no ipykernel for $program (Python $version), and the release $AFPUB_RELEASE brings none"
+        die "$EX_NOCOMMAND" "there is no ipykernel for $program (Python $version), and the release $AFPUB_RELEASE brings none; choose a release of another Python, or ask for this one in the image kernel-packages"
 }
 
 packages_of_the_image() {
