@@ -16,7 +16,7 @@ from publisher.cvmfs.publish import publish
 from publisher.cvmfs.s3 import connection
 
 
-def main(location: str, spool: str, keys: str, number: int) -> None:
+def main(location: str, spool: str, keys: str, number: int, files: int) -> None:
     usual, left = obstore.put, [number]
 
     def put(*words, **more):
@@ -26,12 +26,12 @@ def main(location: str, spool: str, keys: str, number: int) -> None:
         return usual(*words, **more)
 
     obstore.put = put
-    connection.THREADS = 1
-    tree = graft("/a", *(file(f"f{each}", b"%d" % each) for each in range(20)))
+    connection.THREADS = 1 if files < 1000 else connection.THREADS
+    tree = graft("/a", *(file(f"f{each}", b"%d" % each) for each in range(files)))
     publish(
         storage_of(location, spool=Path(spool)), keys_folder=Path(keys), now=dt.datetime.now(tz=dt.UTC), grafts=(tree,)
     )
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4], int(sys.argv[4]))
+    main(*sys.argv[1:4], int(sys.argv[4]), int(sys.argv[5]))

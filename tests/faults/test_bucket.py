@@ -25,33 +25,36 @@ from publisher.cvmfs.publish import publish
 
 KILLER = Path(__file__).with_name("bucket_killer.py")
 FQRN = repository.FQRN
-FILES = {f"f{number}": b"%d" % number for number in range(20)}
-TREE = graft("/a", *(file(name, data) for name, data in FILES.items()))
+
+
+def tree(files):
+    return graft("/a", *(file(f"f{number}", b"%d" % number) for number in range(files)))
 
 
 def now():
     return dt.datetime.now(tz=dt.UTC)
 
 
-def make(location, spool):
+def make(location, spool, files=20):
     keys = repository.shared_keys()
     storage = storage_of(location, spool=spool)
     create_repository(storage, FQRN, keys_folder=keys, settings=repository.SMALL, now=now())
-    return storage, {"keys_folder": keys, "grafts": (TREE,)}
+    return storage, {"keys_folder": keys, "grafts": (tree(files),)}
 
 
 def findings(url):
     return check(url, public_key=(repository.shared_keys() / f"{FQRN}.pub").read_bytes()).findings
 
 
-@pytest.mark.parametrize("number", [0, 12, 22, 23])
-def test_a_publisher_that_is_killed(s3_keys, tmp_path, number):
-    """At the first object, in the middle, before the reflog, before the manifest."""
+@pytest.mark.parametrize(("number", "files"), [(0, 20), (12, 20), (22, 20), (23, 20), (40, 1100)])
+def test_a_publisher_that_is_killed(s3_keys, tmp_path, number, files):
+    """At the first object, in the middle, before the reflog, before the manifest; while workers and threads work."""
     prefix = f"killed/{tmp_path.name}"
-    storage, words = make(s3_keys.location(prefix), tmp_path / "spool")
+    storage, words = make(s3_keys.location(prefix), tmp_path / "spool", files)
     before = storage.read_state(".cvmfspublished")
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([f"{KILLER.parents[1]}", os.environ.get("PYTHONPATH", "")])}
-    argv = [sys.executable, KILLER, s3_keys.location(prefix), tmp_path / "spool", words["keys_folder"], f"{number}"]
+    argv = [sys.executable, KILLER, s3_keys.location(prefix), tmp_path / "spool", words["keys_folder"]]
+    argv += [f"{number}", f"{files}"]
     done = tools.run(argv, env=env, check=False)
     assert done.returncode == -9, done.tail
     assert storage.read_state(".cvmfspublished") == before
