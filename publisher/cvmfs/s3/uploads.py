@@ -77,14 +77,17 @@ class Uploads:
             RepositoryError: an upload failed; those that were not sent can be begun again.
         """
         with self._change:
+            begun = self._begun
             for name in names:
                 while self._sent.get(name) is False:
-                    self._tell()
+                    if self._begun == begun:  # otherwise packing goes on, and is what is told
+                        self._tell()
                     self._change.wait(_TELL_S)
                 if name not in self._sent:
                     self._raise_trouble()
                     raise RepositoryError(f"{name} was not sent to {self._server.where}", hint="run it again")
-            self._tell()
+            if self._begun == begun:
+                self._tell()
             for name in names:
                 del self._sent[name]
             return [(name, self._there.pop(name)) for name in names if name in self._there]
