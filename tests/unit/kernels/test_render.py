@@ -220,7 +220,7 @@ def test_libexec_holds_the_launcher_and_what_it_needs():
     assert {name for name, mode in modes.items() if mode == 0o644} >= {"common.sh", "gpu.sh", "message.py", "setup.sh"}
 
 
-@pytest.mark.parametrize(("name", "bound"), [("launch", 250), ("start", 120), ("common.sh", 90), ("watch", 65)])
+@pytest.mark.parametrize(("name", "bound"), [("launch", 250), ("start", 120), ("common.sh", 95), ("watch", 65)])
 def test_launcher_stays_small_enough_to_be_read(name, bound):
     """Comments and blank lines count too, so that nobody is led to leave them out; long lines are messages only."""
     (script,) = (entry for entry in render_libexec() if entry.path == name)
