@@ -209,10 +209,16 @@ class ObjectStore:
         self._batch = self._thread.submit(self._put, self._leaving)
 
     def _wait(self) -> None:
-        """Waits for the thread; raises what it raised."""
+        """Waits for the thread; raises what it raised, and then its batch waits again."""
         batch, self._batch = self._batch, None
-        if batch is not None:
+        if batch is None:
+            return
+        try:
             batch.result()
+        except BaseException:
+            with self._lock:
+                self._waiting, self._leaving = self._leaving | self._waiting, {}
+            raise
 
     def _note(self) -> None:
         """Has the index write down what it knows; each of its answers is checked, so that it may be early."""

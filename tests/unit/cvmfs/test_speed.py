@@ -19,10 +19,11 @@ from publisher.cvmfs.check import check
 from publisher.cvmfs.chunker import ChunkRule, lengths
 from publisher.cvmfs.compression import Compression, Compressor
 from publisher.cvmfs.content_index import ContentIndex
-from publisher.cvmfs.digest import Algorithm
+from publisher.cvmfs.digest import Algorithm, ObjectKind
 from publisher.cvmfs.fingerprint import fingerprint, fingerprint_of
 from publisher.cvmfs.packer import Packer, Part, Plan
 from publisher.cvmfs.settings import Settings, read_settings
+from publisher.cvmfs.store import ObjectStore
 from publisher.errors import DiskError
 
 
@@ -151,16 +152,30 @@ def test_a_disk_that_is_full_while_more_is_packed(repo, monkeypatch):
     monkeypatch.setattr(contents, "_BATCH_FILES", 1)
     before = (repo.folder / ".cvmfspublished").read_bytes()
 
-    def full(*_, **__):
-        raise DiskError("cannot write x: No space left on device")
-
     with monkeypatch.context() as patch:
-        patch.setattr(storage.FolderStorage, "put_objects", full)
+        patch.setattr(storage.FolderStorage, "put_objects", failing)
         with pytest.raises(DiskError, match="No space left"):
             repo.publish(graft("/a", *(file(f"f{n}", noise(300, n)) for n in range(40))), at=later(1))
     assert (repo.folder / ".cvmfspublished").read_bytes() == before
     assert not list((repo.folder / "data/txn").iterdir())
     assert repo.publish(graft("/a", *(file(f"f{n}", noise(300, n)) for n in range(40))), at=later(1)).objects_new > 40
+
+
+def test_a_batch_that_failed_waits_again(repo, monkeypatch):
+    monkeypatch.setattr(storage.FolderStorage, "batch", (2, 1 << 30))
+    place = storage.FolderStorage(repo.folder)
+    store = ObjectStore(place, algorithm=Algorithm.SHA1)
+    with monkeypatch.context() as patch:
+        patch.setattr(storage.FolderStorage, "put_objects", failing)
+        digests = [store.add(b"%d" % number, ObjectKind.FILE, Compressor()) for number in range(2)]
+        with pytest.raises(DiskError, match="No space left"):
+            store.flush()
+    store.flush()
+    assert all((repo.folder / digest.object_name(ObjectKind.FILE)).is_file() for digest in digests)
+
+
+def failing(*_, **__):
+    raise DiskError("cannot write x: No space left on device")
 
 
 @pytest.mark.parametrize("here", [0, 1 << 40], ids=["cut by the publisher", "cut by a worker"])
