@@ -132,7 +132,7 @@ def test_names_are_given_while_more_is_packed(repo, monkeypatch):
 
     def noted(self, waiting, *, replace=False):
         batches.append((len(waiting), threading.current_thread() is threading.main_thread()))
-        put(self, waiting, replace=replace)
+        return put(self, waiting, replace=replace)
 
     monkeypatch.setattr(storage.FolderStorage, "put_objects", noted)
     monkeypatch.setattr(contents, "_BATCH_FILES", 1)
