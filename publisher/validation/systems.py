@@ -31,7 +31,7 @@ def _findings(kernel: KernelDefinition, systems: Mapping[ImageName, str]) -> Ite
             "atlas-system",
             where,
             f"{release.text} is made for {release.system}, and the image {kernel.image} is {system}; "
-            f'where it does not work there: [image_for] "{series}" = "an image that is"',
+            f'where it does not work there, name an image that is: [image_for] "{series}" = "NAME"',
         )
     if release.python == "3" and kernel.packages is None:
         yield warning(

@@ -118,7 +118,7 @@ def test_what_a_release_lacks_is_told(clone):
             Severity.NOTE,
             (
                 f"AnalysisBase,25.2.2 is made for Enterprise Linux 9, and the image python27 is {DEBIAN}; "
-                'where it does not work there: [image_for] "25.2" = "an image that is"'
+                'where it does not work there, name an image that is: [image_for] "25.2" = "NAME"'
             ),
         ),
         (
