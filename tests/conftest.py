@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from s3_server import s3, s3_keys  # noqa: F401 - fixtures for all tests
-
-from publisher import tools
+from wanted import wanted
 
 # Time says nothing on a shared machine; continuous integration tries the same examples each time.
 settings.register_profile("afpub", deadline=None, derandomize=bool(os.environ.get("CI")))
@@ -31,15 +30,8 @@ def _settled_environment(monkeypatch):
 
 @pytest.fixture
 def require_tool() -> Callable[[str], Path]:
-    """The path of a program; the test is skipped, with the reason, where it is not installed."""
-
-    def require(name: str) -> Path:
-        found = tools.which(name)
-        if found is None:
-            pytest.skip(f"the program {name} is not installed")
-        return found
-
-    return require
+    """Gives the path of a program, see :func:`wanted.wanted`."""
+    return wanted
 
 
 @pytest.fixture

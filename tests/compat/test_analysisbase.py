@@ -15,6 +15,7 @@ import pytest
 from compat.machine_image import Published, write
 from compat.notebook import run_cell, started
 from compat.real_images import wheel
+from wanted import wanted
 
 from publisher import tools
 from publisher.kernels.render import render_release
@@ -41,8 +42,7 @@ KERNEL = KernelName("pyroot2")
 
 def root_file_system(request, image):
     """The root file system of an image of the project, built if need be."""
-    if tools.which("apptainer") is None:
-        pytest.skip("the program apptainer is not installed")
+    wanted("apptainer")
     images = request.config.rootpath / "build/afpub/images" / image
     if not images.is_dir():
         request.getfixturevalue("demo")

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from compat.busybox import docker_archive, is_static, oci_archive
+from wanted import wanted
 
 from publisher import tools
 from publisher.errors import BuildError, DiskError
@@ -76,10 +77,8 @@ class Workshop:
 
 @pytest.fixture(scope="session")
 def busybox():
-    for program in ("apptainer", "busybox"):
-        if tools.which(program) is None:
-            pytest.skip(f"the program {program} is not installed")
-    found = tools.which("busybox").resolve()
+    wanted("apptainer")
+    found = wanted("busybox").resolve()
     if not is_static(found):
         pytest.skip(f"{found} is not static (on Debian: busybox-static)")
     return found

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
-import http.client
 import os
 import sys
-import threading
-from contextlib import closing, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import cvmfs_repository as repository
 import pytest
 from cvmfs_repository import file, graft
+from front import Front, front_of
 from s3_server import OPEN
 
 from publisher import tools
@@ -36,57 +32,23 @@ FQRN = repository.FQRN
 ONE = with_values(repository.SMALL, ["one_publisher=true"])
 
 
-class Front(BaseHTTPRequestHandler):
+class Less(Front):
     """Hands requests on without some of their headers, or refuses those that have them."""
 
-    protocol_version = "HTTP/1.1"
-
-    def hand_on(self):
-        body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+    def stands_in(self):
         self.server.seen.append((self.command, self.path))
-        dropped = [name for name in self.server.dropped if name in self.headers]
-        if dropped and self.server.refuses:
+        refused = self.server.refuses and any(name in self.headers for name in self.server.dropped)
+        if refused:
             self.answer(501, {}, b"<Error><Code>NotImplemented</Code></Error>")
-            return
-        with closing(http.client.HTTPConnection(self.server.behind, timeout=60)) as connection:
-            connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
-            for name, value in self.headers.items():
-                if name.title() not in dropped:
-                    connection.putheader(name, value)
-            connection.endheaders(body)
-            response = connection.getresponse()
-            self.answer(response.status, response.headers, response.read())
+        return refused
 
-    def answer(self, status, headers, data):
-        self.send_response_only(status)
-        for name, value in headers.items():
-            if name.lower() not in {"content-length", "transfer-encoding", "connection"}:
-                self.send_header(name, value)
-        length = headers["Content-Length"] if self.command == "HEAD" and "Content-Length" in headers else len(data)
-        self.send_header("Content-Length", f"{length}")
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *words):
-        pass
+    def passes(self, name):
+        return name.title() not in self.server.dropped
 
 
-for method in ("GET", "HEAD", "PUT", "POST", "DELETE"):
-    setattr(Front, f"do_{method}", Front.hand_on)
-
-
-@contextmanager
-def front_of(endpoint, dropped, *, refuses=False):
+def less(endpoint, dropped, *, refuses=False):
     """An address at which the server answers, but knows less."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), Front) as front:
-        front.behind, front.dropped, front.refuses, front.seen = urlsplit(endpoint).netloc, dropped, refuses, []
-        thread = threading.Thread(target=front.serve_forever)
-        thread.start()
-        try:
-            yield front, f"http://127.0.0.1:{front.server_address[1]}"
-        finally:
-            front.shutdown()
-            thread.join()
+    return front_of(endpoint, Less, dropped=dropped, refuses=refuses, seen=[])
 
 
 @pytest.fixture
@@ -139,7 +101,7 @@ FAULTS = [
 
 @pytest.mark.parametrize(("dropped", "refuses", "fault"), FAULTS)
 def test_such_a_server_gets_no_repository(nobody, tmp_path, dropped, refuses, fault):
-    with front_of(nobody.endpoint, dropped, refuses=refuses) as (_, endpoint):
+    with less(nobody.endpoint, dropped, refuses=refuses) as (_, endpoint):
         location = Bucket(name=OPEN, prefix=tmp_path.name, endpoint=endpoint).location
         with pytest.raises(RepositoryError) as caught:
             create(location, tmp_path / "spool")
@@ -154,7 +116,7 @@ def test_the_first_publish_from_a_machine_finds_out(nobody, tmp_path):
     """The repository was made elsewhere, or the server was replaced by another one."""
     prefix = tmp_path.name
     create(Bucket(name=OPEN, prefix=prefix, endpoint=nobody.endpoint).location, tmp_path / "a")
-    with front_of(nobody.endpoint, {"If-Match"}) as (_, endpoint):
+    with less(nobody.endpoint, {"If-Match"}) as (_, endpoint):
         storage = storage_of(Bucket(name=OPEN, prefix=prefix, endpoint=endpoint).location, spool=tmp_path / "b")
         for act in (lambda: put(storage, b"1"), lambda: collect_garbage(storage, keys_folder=Path("x"), now=now())):
             with pytest.raises(RepositoryError, match=r"two publishers at once could undo .* \(If-Match\)"):
@@ -167,7 +129,7 @@ def test_the_first_publish_from_a_machine_finds_out(nobody, tmp_path):
 
 @pytest.mark.parametrize("refuses", [False, True])
 def test_one_publisher_needs_no_conditions(nobody, tmp_path, refuses):
-    with front_of(nobody.endpoint, {"If-Match", "If-None-Match"}, refuses=refuses) as (front, endpoint):
+    with less(nobody.endpoint, {"If-Match", "If-None-Match"}, refuses=refuses) as (front, endpoint):
         storage = create(Bucket(name=OPEN, prefix=tmp_path.name, endpoint=endpoint).location, tmp_path / "spool", ONE)
         assert [put(storage, text).revision for text in (b"1", b"2", b"2")] == [2, 3, 3]
         done = collect_garbage(storage, keys_folder=repository.shared_keys(), now=now(), grace=dt.timedelta(0))
@@ -176,7 +138,7 @@ def test_one_publisher_needs_no_conditions(nobody, tmp_path, refuses):
 
 
 def test_a_server_is_tried_once(nobody, tmp_path):
-    with front_of(nobody.endpoint, set()) as (front, endpoint):
+    with less(nobody.endpoint, set()) as (front, endpoint):
         storage = create(Bucket(name=OPEN, prefix=tmp_path.name, endpoint=endpoint).location, tmp_path / "spool")
         tried = [method for method, path in front.seen if PROBES in path]
         assert tried == ["PUT"] * 4
@@ -199,7 +161,7 @@ def test_the_doctor_tries_the_bucket(nobody, tmp_path):
 
     good = (f"{nobody.endpoint} takes objects, and keeps two publishers apart",)
     assert said(nobody.endpoint) == ("note", *good)
-    with front_of(nobody.endpoint, {"If-Match"}) as (_, endpoint):
+    with less(nobody.endpoint, {"If-Match"}) as (_, endpoint):
         severity, message = said(endpoint)
         assert severity == "error"
         assert "two publishers at once could undo" in message

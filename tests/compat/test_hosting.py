@@ -9,8 +9,8 @@ import cvmfs_repository as repository
 import pytest
 from compat.client import mounted
 from hosting import adapted, apache, ask, documented, free_port, nginx
+from wanted import wanted
 
-from publisher import tools
 from publisher.cvmfs.check import check
 from publisher.cvmfs.create import create_repository
 from publisher.cvmfs.publish import publish
@@ -43,14 +43,14 @@ def site(tmp_path_factory):
     return folder
 
 
-def run_nginx(require_tool, site):
-    program, port = require_tool("nginx"), free_port()
+def run_nginx(site):
+    program, port = wanted("nginx"), free_port()
     changes = {"listen 80;": f"listen 127.0.0.1:{port};", "/srv/cvmfs": f"{site}/srv"}
     return nginx(program, adapted(documented("nginx"), changes), port, site / "nginx")
 
 
-def run_apache(require_tool, site):
-    program, port = require_tool("apache2"), free_port()
+def run_apache(site):
+    program, port = wanted("apache2"), free_port()
     changes = {"*:80": f"127.0.0.1:{port}", "/srv/cvmfs": f"{site}/srv"}
     return apache(program, adapted(documented("apache"), changes), port, site / "apache")
 
@@ -61,14 +61,7 @@ SERVERS = {"nginx": run_nginx, "apache": run_apache}
 @pytest.fixture(scope="module", params=sorted(SERVERS))
 def url(request, site):
     """The address of a running web server."""
-
-    def require(name):
-        found = tools.which(name)
-        if found is None:
-            pytest.skip(f"the program {name} is not installed")
-        return found
-
-    with SERVERS[request.param](require, site) as url:
+    with SERVERS[request.param](site) as url:
         yield url
 
 

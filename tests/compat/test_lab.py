@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from compat.lab import open_lab
 from compat.machine_image import Published, definition
-
-from publisher import tools
+from wanted import wanted
 
 pytestmark = [pytest.mark.images, pytest.mark.browser]
 
@@ -55,8 +54,7 @@ print("entries", int(h.GetEntries()))
 
 @pytest.fixture(scope="module")
 def lab(published_jupyter_path, without_image, tmp_path_factory):
-    if tools.which("chromium") is None:
-        pytest.skip("the program chromium is not installed")
+    wanted("chromium")
     both = {"JUPYTER_PATH": f"{published_jupyter_path}:{without_image}"}
     with open_lab(published_jupyter_path, tmp_path_factory.mktemp("lab"), env=both) as opened:
         yield opened

@@ -11,16 +11,14 @@ import os
 
 import pytest
 from compat.real_images import open_facility
-
-from publisher import tools
+from wanted import wanted
 
 pytestmark = pytest.mark.images
 
 
 @pytest.fixture(scope="module")
 def facility(tmp_path_factory, pytestconfig):
-    if tools.which("apptainer") is None:
-        pytest.skip("the program apptainer is not installed")
+    wanted("apptainer")
     if not (os.environ.get("AFPUB_TEST_LOGIN") or any(pytestconfig.rootpath.glob("build/afpub/images/login/*/rootfs"))):
         pytest.skip("building the image login takes two minutes: set AFPUB_TEST_LOGIN to have it")
     return open_facility(pytestconfig.rootpath, tmp_path_factory.mktemp("login"), images=("login",))

@@ -17,6 +17,7 @@ from compat.lab import open_server, type_into_terminal
 from compat.real_images import RELEASES, open_facility, wheel
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import KernelManager
+from wanted import wanted
 
 from publisher import tools
 from publisher.kernels.probe import ProbeOptions, Target, probe
@@ -32,8 +33,7 @@ OLD, NEW = RELEASES
 @pytest.fixture(scope="module")
 def site(tmp_path_factory, pytestconfig):
     """The tree; each test gets a home folder of its own."""
-    if tools.which("apptainer") is None:
-        pytest.skip("the program apptainer is not installed")
+    wanted("apptainer")
     return open_facility(pytestconfig.rootpath, tmp_path_factory.mktemp("site"), "pyroot2", "pyroot3", "rootcpp")
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from server_standin import StandIn
+from wanted import wanted
 
 from publisher import tools
 from publisher.backends.embedded import EmbeddedBackend
@@ -53,8 +54,7 @@ def standin(folder, _request, *, way):
 
 def real(folder, request, *, way):
     """A repository of the real server, served over HTTP while the test runs."""
-    if tools.which("cvmfs_server") is None:
-        pytest.skip("the program cvmfs_server is not installed")
+    wanted("cvmfs_server")
     if os.geteuid() != 0:
         pytest.skip("needs root")
     if os.environ.get(REAL) != "1":

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
-import http.client
 import os
 import sys
 import threading
-from contextlib import closing, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import cvmfs_repository as repository
 import pytest
 from cvmfs_repository import file, graft
+from front import Front, front_of
 
 from publisher import tools
 from publisher.cvmfs.bucket import Bucket
@@ -66,63 +63,23 @@ def test_a_publisher_that_is_killed(s3_keys, tmp_path, number, files):
     assert findings(s3_keys.url(prefix)) == ()
 
 
-class Flaky(BaseHTTPRequestHandler):
-    """Hands requests on; the first time that something is written, it is refused or the connection is cut."""
+class Flaky(Front):
+    """The first time that something is written, it is refused or the connection is cut."""
 
-    protocol_version = "HTTP/1.1"
-
-    def hand_on(self):
-        body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+    def stands_in(self):
         with self.server.lock:
             self.server.seen[self.command, self.path] = count = self.server.seen.get((self.command, self.path), 0) + 1
-        if self.command == "PUT" and count == 1:
-            if len(self.server.seen) % 2:
-                self.close_connection = True
-            else:
-                self.send_response(503)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-            return
-        with closing(http.client.HTTPConnection(self.server.behind, timeout=20)) as connection:
-            connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
-            for name, value in self.headers.items():  # the signature is of the host that the client sees
-                connection.putheader(name, value)
-            connection.endheaders(body)
-            response = connection.getresponse()
-            data = response.read()
-            self.send_response_only(response.status)
-            for name, value in response.headers.items():
-                if name.lower() not in {"content-length", "transfer-encoding", "connection"}:
-                    self.send_header(name, value)
-            length = response.headers["Content-Length"] if self.command == "HEAD" else f"{len(data)}"
-            self.send_header("Content-Length", length or "0")
-            self.end_headers()
-            self.wfile.write(data)
-
-    def log_message(self, *words):
-        pass
-
-
-for method in ("GET", "HEAD", "PUT", "POST", "DELETE"):
-    setattr(Flaky, f"do_{method}", Flaky.hand_on)
-
-
-@contextmanager
-def flaky(server):
-    with ThreadingHTTPServer(("127.0.0.1", 0), Flaky) as front:
-        front.behind, front.seen, front.lock = urlsplit(server.endpoint).netloc, {}, threading.Lock()
-        thread = threading.Thread(target=front.serve_forever)
-        thread.start()
-        try:
-            yield front, f"http://127.0.0.1:{front.server_address[1]}"
-        finally:
-            front.shutdown()
-            thread.join()
+        fails = self.command == "PUT" and count == 1
+        if fails and len(self.server.seen) % 2:
+            self.close_connection = True
+        elif fails:
+            self.answer(503, {}, b"")
+        return fails
 
 
 def test_a_network_that_fails_is_tried_again(s3_keys, tmp_path):
     prefix = f"flaky/{tmp_path.name}"
-    with flaky(s3_keys) as (front, endpoint):
+    with front_of(s3_keys.endpoint, Flaky, seen={}, lock=threading.Lock()) as (front, endpoint):
         location = Bucket(name=s3_keys.bucket, prefix=prefix, endpoint=endpoint).location
         storage, words = make(location, tmp_path / "spool")
         assert publish(storage, now=now(), **words).revision == 2

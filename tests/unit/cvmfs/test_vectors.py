@@ -6,6 +6,7 @@ import base64
 import contextlib
 import json
 
+import cvmfs_repository as repository
 import cvmfs_vectors as vectors
 import pytest
 
@@ -32,6 +33,13 @@ def open_vector(repositories):
         return open_repository(repositories[name], public_key=vectors.public_key(name), now=vectors.NOW)
 
     return open_one
+
+
+@pytest.mark.parametrize("name", vectors.NAMES)
+def test_catalogs_of_ours_have_the_same_tables_and_indexes(repositories, name, tmp_path):
+    ours = vectors.tables_and_indexes(repository.make(tmp_path / "repo").folder)
+    assert ours["idx_catalog_parent"] == ["parent_1", "parent_2"]
+    assert ours == vectors.tables_and_indexes(repositories[name])
 
 
 @pytest.mark.parametrize(("name", "label"), vectors.LABELS)
