@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 """The embedded back-end beside the CVMFS server tools: time, processor, memory and bytes stored, in one run.
 
-    .venv/bin/python benchmarks/engine.py [FOLDER] [--rounds N] [--elsewhere N] [--many N] [--json FILE]
+    .venv/bin/python benchmarks/engine.py [FOLDER] [--rounds N] [--settle 300] [--elsewhere N] [--many N] [--json FILE]
 
 Each case runs in a process of its own, which the operating system measures: a first publish, the same again, a
 rebuilt image (all times new, 2 % of the files changed), one small file in a repository with very many entries
 elsewhere, and a tree of very many small files. Where cvmfs_server is installed and may be run, the same trees go
 through ``cvmfs_server publish`` and ``ingest`` in the same run. A bare loop in two processes that reads, hashes,
 compresses, writes and renames the same files shows what no publisher can beat. Nothing is deleted before the end:
-some file systems make new files slowly just after many were deleted.
+ext4 passes over the inodes of the last five minutes' deleted files one by one (fs/ext4/ialloc.c), so that making new
+ones takes several times longer. What the server tools delete themselves is waited out with ``--settle 300``.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -47,6 +48,8 @@ from publisher.staging.normalize import Policy, normalize
 from publisher.tree import Entry, FolderTree, Graft, Kind
 
 FQRN = Fqrn("engine.afpub.example")
+INGEST = Fqrn("ingest.afpub.example")
+MANY = Fqrn("many.afpub.example")
 PART = 100_000
 """Entries of each tree that fills the repository elsewhere."""
 HERE = Path(__file__).resolve()
@@ -245,24 +248,24 @@ def embedded(work: Path, trees: Trees, elsewhere: int) -> dict[str, Figures]:
 
 
 @contextmanager
-def stratum0(work: Path) -> Iterator[Path]:
+def stratum0(work: Path, fqrn: Fqrn) -> Iterator[Path]:
     """A repository of the CVMFS server tools, its storage served on the loopback; removed in the end."""
     handler = functools.partial(_Quiet, directory="/srv")
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_address[1]}/cvmfs/{FQRN}"
-    storage = Path("/srv/cvmfs", FQRN)
+    address = f"http://127.0.0.1:{server.server_address[1]}/cvmfs/{fqrn}"
+    storage = Path("/srv/cvmfs", fqrn)
     if storage.exists():
-        sys.exit(f"{storage} is there already: remove it with cvmfs_server rmfs {FQRN}")
+        sys.exit(f"{storage} is there already: remove it with cvmfs_server rmfs {fqrn}")
     storage.parent.mkdir(exist_ok=True)
     os.chdir(work)  # a publish is refused from a folder inside the repository
     try:
-        measure(["cvmfs_server", "mkfs", "-p", "-o", "root", "-w", address, "-f", "overlayfs", FQRN])
+        measure(["cvmfs_server", "mkfs", "-p", "-o", "root", "-w", address, "-f", "overlayfs", fqrn])
         yield storage
     finally:
-        measure(["cvmfs_server", "rmfs", "-f", "-p", FQRN])
+        measure(["cvmfs_server", "rmfs", "-f", "-p", fqrn])
         server.shutdown()
-        for path in (storage, *Path("/etc/cvmfs/keys").glob(f"{FQRN}.*")):
+        for path in (storage, *Path("/etc/cvmfs/keys").glob(f"{fqrn}.*")):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
@@ -271,29 +274,39 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
         """Says nothing."""
 
 
-def server_tools(work: Path, trees: Trees) -> dict[str, Figures]:
+def server_tools(work: Path, number: int, trees: Trees, settle_s: float, stack: ExitStack) -> dict[str, Figures]:
     """The cases through cvmfs_server; copying into the transaction is not measured."""
     rows = {}
-    mount = Path("/cvmfs", FQRN)
-    with stratum0(work) as storage:
-        cases = [("first publish", trees.first), ("same again", trees.first), ("rebuilt image", trees.rebuilt)]
-        if trees.many:
-            cases += [("many small files", trees.many), ("many, again", trees.many)]
-        for name, source in cases:
-            measure(["cvmfs_server", "transaction", FQRN])
-            if (mount / "tree").exists():
-                shutil.rmtree(mount / "tree")
-            shutil.copytree(source, mount / "tree", symlinks=True, copy_function=shutil.copyfile)
-            rows[name] = measure(["cvmfs_server", "publish", FQRN], storage)
-        measure(["cvmfs_server", "transaction", FQRN])
-        (mount / "kernel.json").write_text("{}\n")
-        rows["one small file"] = measure(["cvmfs_server", "publish", FQRN], storage)
-    with stratum0(work) as storage:
-        with tarfile.open(work / "tree.tar", "w") as archive:
-            archive.add(trees.first, arcname="tree")
-        words = ["cvmfs_server", "ingest", "-t", str(work / "tree.tar"), "-b", "bench", FQRN]
-        rows["first publish (ingest)"] = measure(words, storage)
+    first, ingested, third = (Fqrn(f"round{number}-{fqrn}") for fqrn in (FQRN, INGEST, MANY))
+    storage = stack.enter_context(stratum0(work, first))
+    rows["first publish"] = transaction(first, storage, trees.first)
+    rows["same again"] = transaction(first, storage, trees.first)
+    rows["rebuilt image"] = transaction(first, storage, trees.rebuilt)
+    measure(["cvmfs_server", "transaction", first])
+    Path("/cvmfs", first, "kernel.json").write_text("{}\n")
+    rows["one small file"] = measure(["cvmfs_server", "publish", first], storage)
+    with tarfile.open(work / "tree.tar", "w") as archive:
+        archive.add(trees.first, arcname="tree")
+    time.sleep(settle_s)
+    storage = stack.enter_context(stratum0(work, ingested))
+    words = ["cvmfs_server", "ingest", "-t", str(work / "tree.tar"), "-b", "bench", ingested]
+    rows["first publish (ingest)"] = measure(words, storage)
+    if trees.many:
+        time.sleep(settle_s)
+        storage = stack.enter_context(stratum0(work, third))
+        rows["many small files"] = transaction(third, storage, trees.many)
+        rows["many, again"] = transaction(third, storage, trees.many)
     return rows
+
+
+def transaction(fqrn: Fqrn, storage: Path, source: Path) -> Figures:
+    """A tree, copied into the repository and published."""
+    measure(["cvmfs_server", "transaction", fqrn])
+    tree = Path("/cvmfs", fqrn, "tree")
+    if tree.exists():
+        shutil.rmtree(tree)
+    shutil.copytree(source, tree, symlinks=True, copy_function=shutil.copyfile)
+    return measure(["cvmfs_server", "publish", fqrn], storage)
 
 
 # --- showing ---------------------------------------------------------------------------------------------------------
@@ -320,13 +333,16 @@ def show(title: str, rows: dict[str, Figures], peer: dict[str, Figures]) -> None
         print(line)
 
 
-def one_round(work: Path, given: argparse.Namespace, *, peer: bool) -> tuple[dict[str, Figures], dict[str, Figures]]:
+def one_round(
+    work: Path, number: int, given: argparse.Namespace, stack: ExitStack, *, peer: bool
+) -> tuple[dict[str, Figures], dict[str, Figures]]:
     """All cases of ours, then those of the server tools."""
     many = small_files(work / "many", given.many) if given.many else None
     trees = Trees(first=work / "first", rebuilt=work / "second", many=many)
     shutil.copytree(given.folder, trees.first, symlinks=True)
     rebuild(trees.first, trees.rebuilt)
-    return embedded(work, trees, given.elsewhere), server_tools(work, trees) if peer else {}
+    ours = embedded(work, trees, given.elsewhere)
+    return ours, server_tools(work, number, trees, given.settle, stack) if peer else {}
 
 
 def main() -> None:
@@ -338,6 +354,7 @@ def main() -> None:
     parser.add_argument("--many", type=int, default=0, help="small files in a tree of their own")
     parser.add_argument("--json", type=Path, help="write the figures there too")
     parser.add_argument("--only-ours", action="store_true", help="leave the CVMFS server tools out")
+    parser.add_argument("--settle", type=float, default=0.0, help="seconds to wait before the next new repository")
     parser.add_argument("--scratch", type=Path, help="folder for the trees and repositories")
     parser.add_argument("--case", choices=CASES, help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
@@ -348,12 +365,14 @@ def main() -> None:
     peer = bool(shutil.which("cvmfs_server")) and os.geteuid() == 0 and not given.only_ours
     if not peer:
         print("cvmfs_server is not installed, may not be run, or is not wanted: compare with the bare loop")
-    with tempfile.TemporaryDirectory(prefix="afpub-bench-", dir=given.scratch) as scratch:
+    with tempfile.TemporaryDirectory(prefix="afpub-bench-", dir=given.scratch) as scratch, ExitStack() as stack:
         rounds = []
         for number in range(given.rounds):
             work = Path(scratch, f"round-{number}")
             work.mkdir()
-            rounds.append(one_round(work, given, peer=peer))
+            if number:
+                time.sleep(given.settle)
+            rounds.append(one_round(work, number, given, stack, peer=peer))
         ours, theirs = medians([each[0] for each in rounds]), medians([each[1] for each in rounds])
     show(
         "embedded back-end",

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
+_VERSION = 2
+"""How contents are named: by BLAKE3; before, by SHA-256."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS contents (
     key BLOB PRIMARY KEY, digest BLOB NOT NULL, stored_bytes INTEGER NOT NULL
@@ -77,6 +79,9 @@ class ContentIndex:
             try:
                 database = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
                 database.execute("PRAGMA synchronous=OFF")
+                if database.execute("PRAGMA user_version").fetchone() != (_VERSION,):
+                    database.execute("DROP TABLE IF EXISTS contents")
+                    database.execute(f"PRAGMA user_version={_VERSION}")
                 database.execute(_SCHEMA)
                 self._empty = not database.execute(f"{_SELECT} LIMIT 1").fetchall()
             except sqlite3.Error:

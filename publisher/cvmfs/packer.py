@@ -6,12 +6,13 @@ Knows nothing of repositories and their rules, so that a worker process starts q
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
+
+from blake3 import blake3
 
 from publisher.cvmfs.chunker import ChunkRule, Read, lengths
 from publisher.cvmfs.compression import Compression, Compressor
@@ -83,9 +84,14 @@ class Plan:
     """What the paths of objects begin with, where they are files; else empty, and whoever gets the answer looks."""
 
 
+def storing(algorithm: Algorithm, compressor: Compressor) -> bytes:
+    """32 bytes that stand for a way to store contents."""
+    return blake3(f"{algorithm} {compressor.key}".encode()).digest()
+
+
 def content_key(data: bytes, how: bytes) -> bytes:
-    """What names a content, stored in a certain way, in the index."""
-    return hashlib.sha256(hashlib.sha256(data).digest() + how).digest()
+    """What names a content, stored in a certain way (:func:`storing`), in the index."""
+    return blake3(data, key=how).digest()
 
 
 class Packer:
@@ -95,8 +101,8 @@ class Packer:
         self._algorithm = plan.algorithm
         self._compressor = plan.compressor
         self._rule = plan.rule
-        self._how = f"{plan.algorithm} {plan.compressor.key}".encode()
-        self._how_plain = f"{plan.algorithm} {_PLAIN.key}".encode()
+        self._how = storing(plan.algorithm, plan.compressor)
+        self._how_plain = storing(plan.algorithm, _PLAIN)
         self._scratch = f"{plan.scratch}{os.getpid()}-{os.urandom(4).hex()}-"
         self._objects = plan.objects
         self._known = known

@@ -15,7 +15,7 @@ from publisher.cvmfs.compression import Compressor
 from publisher.cvmfs.content_index import ContentIndex
 from publisher.cvmfs.digest import Algorithm, Digest, ObjectKind
 from publisher.cvmfs.disk import write_new
-from publisher.cvmfs.packer import Packed, Plan, content_key
+from publisher.cvmfs.packer import Packed, Plan, content_key, storing
 from publisher.cvmfs.storage import Storage
 from publisher.errors import AfpubError
 
@@ -81,7 +81,7 @@ class ObjectStore:
         index = self._index
         if index is None:
             return [self._store(data, kind, compressor)[0] for data in contents]
-        how = f"{self.algorithm} {compressor.key}".encode()
+        how = storing(self.algorithm, compressor)
         keys = [content_key(data, how) for data in contents]
         known = index.get(keys)
         digests = []

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
+import sqlite3
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -345,6 +347,20 @@ def test_known_content_is_not_compressed_again(repo):
     index = repo.folder / ".afpub" / "contents.sqlite"
     index.write_bytes(b"no database")
     assert repo.publish(graft("/three", file("g", data)), at=later(2)).objects_new == 2
+    clean(repo)
+
+
+def test_an_index_that_names_contents_otherwise_is_made_anew(repo):
+    repo.publish(graft("/one", file("f", b"content")))
+    with contextlib.closing(sqlite3.connect(repo.folder / ".afpub" / "contents.sqlite")) as index, index:
+        before = {key for (key,) in index.execute("SELECT key FROM contents")}
+        index.execute("INSERT INTO contents VALUES (x'01', x'02', 3)")
+        index.execute("PRAGMA user_version=1")
+    repo.publish(graft("/two", file("f", b"content")), at=later(1))
+    with contextlib.closing(sqlite3.connect(repo.folder / ".afpub" / "contents.sqlite")) as index:
+        after = {key for (key,) in index.execute("SELECT key FROM contents")}
+    assert before & after, "the content was looked at again"
+    assert b"\x01" not in after
     clean(repo)
 
 
