@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import tempfile
 import traceback
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Final
 
 import typer
 
 import publisher
-from publisher.cli import adopting, arriving, authoring, looking, releasing, repository, serving, sessions
 from publisher.cli.console import Screen
 from publisher.errors import AfpubError, DiskError
 
 _INTERRUPTED = 130
-app = typer.Typer(
-    help="Publish Jupyter kernels and container images for analysis facilities through CVMFS.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+COMMANDS: Final = {
+    "authoring": ("init", "check", "doctor"),
+    "releasing": ("plan", "build", "release", "promote", "rollback", "retire"),
+    "looking": ("list", "show", "diff", "verify", "export", "site"),
+    "arriving": ("status",),
+    "adopting": ("adopt",),
+    "sessions": ("shell",),
+    "repository": ("repo", "keys"),
+    "serving": ("serve",),
+}
+"""Which module of this package has which commands. All of them, with what they import, take up to four times as long to
+load as one, and a shell on a login node should not wait for the Jupyter client."""
 
 
 def _show_version(value: bool) -> None:
@@ -29,7 +36,6 @@ def _show_version(value: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _program(
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
@@ -38,8 +44,23 @@ def _program(
     """Publish Jupyter kernels and container images for analysis facilities through CVMFS."""
 
 
-for _group in (authoring, releasing, looking, arriving, adopting, sessions, repository, serving):
-    _group.register(app)
+def program(words: Sequence[str] = ()) -> typer.Typer:
+    """The program with the command that a command line names, and those of the same module; without one, with all.
+
+    Args:
+        words: the command line, without the program's name.
+    """
+    app = typer.Typer(
+        help="Publish Jupyter kernels and container images for analysis facilities through CVMFS.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_program)
+    named = [module for module, commands in COMMANDS.items() if words and words[0] in commands]
+    for module in named or COMMANDS:
+        importlib.import_module(f"publisher.cli.{module}").register(app)
+    return app
 
 
 def main() -> None:
@@ -50,7 +71,7 @@ def main() -> None:
 
 def _run(screen: Screen) -> int:
     try:
-        app()
+        program(sys.argv[1:])()
     except SystemExit as exc:  # how typer ends: wrong use, --help, Ctrl-C
         code = exc.code if isinstance(exc.code, int) else int(exc.code is not None)
         if code == _INTERRUPTED:

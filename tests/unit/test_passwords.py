@@ -6,7 +6,7 @@ import cvmfs_repository as repository
 import pytest
 from typer.testing import CliRunner
 
-from publisher.cli.main import app
+from publisher.cli.main import program
 from publisher.cvmfs.check import check
 from publisher.errors import TrustError, UsageError
 
@@ -15,7 +15,7 @@ SECRET = "grüße 1"
 
 
 def run(*words, said: str = ""):
-    return CliRunner().invoke(app, [str(word) for word in words], input=said)
+    return CliRunner().invoke(program(), [str(word) for word in words], input=said)
 
 
 @pytest.fixture
