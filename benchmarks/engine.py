@@ -7,7 +7,7 @@ Each case runs in a process of its own, which the operating system measures: a f
 rebuilt image (all times new, 2 % of the files changed), one small file in a repository with very many entries
 elsewhere, and a tree of very many small files. Where cvmfs_server is installed and may be run, the same trees go
 through ``cvmfs_server publish`` and ``ingest`` in the same run. A bare loop in two processes that reads, hashes,
-compresses, writes and renames the same files shows what no publisher can beat. Nothing is deleted before the end:
+compresses, writes and renames the same files shows what is left to gain. Nothing is deleted before the end:
 ext4 passes over the inodes of the last five minutes' deleted files one by one (fs/ext4/ialloc.c), so that making new
 ones takes several times longer. What the server tools delete themselves is waited out with ``--settle 300``.
 """
@@ -82,7 +82,7 @@ def read_and_hash(_: Path, folder: Path) -> None:
 
 
 def bare_loop(work: Path, folder: Path) -> None:
-    """Two processes that read, hash, compress, write and rename, and know nothing else: a bound for any publisher."""
+    """Two processes that read, hash, compress, write and rename, and know nothing else: what is left to gain."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink()]
     store = work / "bare"
     for number in range(256):
