@@ -8,8 +8,8 @@ rebuilt image (all times new, 2 % of the files changed), one small file in a rep
 elsewhere, and a tree of very many small files. Where cvmfs_server is installed and may be run, the same trees go
 through ``cvmfs_server publish`` and ``ingest`` in the same run. A bare loop in two processes that reads, hashes,
 compresses, writes and renames the same files shows what is left to gain. Nothing is deleted before the end:
-ext4 passes over the inodes of the last five minutes' deleted files one by one (fs/ext4/ialloc.c), so that making new
-ones takes several times longer. What the server tools delete themselves is waited out with ``--settle 300``.
+ext4 without a journal passes over the inodes of files that were deleted in the last minutes one by one, so that making
+new ones takes several times longer. What the server tools delete themselves is waited out with ``--settle 300``.
 """
 
 from __future__ import annotations

@@ -26,8 +26,8 @@ COMMANDS: Final = {
     "repository": ("repo", "keys"),
     "serving": ("serve",),
 }
-"""Which module of this package has which commands. All of them, with what they import, take up to four times as long to
-load as one, and a shell on a login node should not wait for the Jupyter client."""
+"""Which module of this package has which commands. All of them, with what they import, take up to twice as long to load
+as one, and a shell on a login node should not wait for the Jupyter client."""
 
 
 def _show_version(value: bool) -> None:

@@ -25,6 +25,8 @@ LAYERS = (
 """Parts of the package, lowest first; a part may use its own layer and those below."""
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
 ONLY_IN = {
+    "blake3": "cvmfs.packer",
+    "deflate": "cvmfs.compression",
     "subprocess": "tools",
     "rich": "cli.console",
     "typer": "cli",
