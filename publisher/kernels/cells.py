@@ -74,8 +74,16 @@ async def run_cell(client: AsyncKernelClient, code: str, *, timeout_s: float, an
         answer: what is typed when the cell asks for a line; None forbids it to ask.
     """
     begun = time.monotonic()
-    message = client.execute(code, allow_stdin=answer is not None)
+    message = send_cell(client, code, allow_stdin=answer is not None)
     return await wait_for_cell(client, message, code=code, deadline=begun + timeout_s, begun=begun, answer=answer)
+
+
+def send_cell(client: AsyncKernelClient, code: str, *, allow_stdin: bool = False) -> str:
+    """Sends a cell and gives the message's id; if the cell fails, the next one is run all the same.
+
+    After an error a kernel aborts the cells that are waiting, and a busy one also those that come a moment later.
+    """
+    return str(client.execute(code, allow_stdin=allow_stdin, stop_on_error=False))
 
 
 async def wait_for_cell(  # noqa: PLR0913 - the cell, its times, its answer

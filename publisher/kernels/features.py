@@ -154,7 +154,7 @@ async def _ask(reply: Any) -> Mapping[str, Any]:  # noqa: ANN401 - jupyter_clien
 
 
 def _came(result: CellResult) -> str:
-    seen = result.traceback or result.stderr.strip() or result.output.strip() or "(nothing)"
+    seen = result.traceback or result.stderr.strip() or result.output.strip() or f"(nothing: {result.status})"
     return f"\n  what came: {seen[-300:]}"
 
 

@@ -14,7 +14,7 @@ from typing import IO
 from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.manager import AsyncKernelManager
 
-from publisher.kernels.cells import CellResult, judge, run_cell, wait_for_cell, wait_for_text
+from publisher.kernels.cells import CellResult, judge, run_cell, send_cell, wait_for_cell, wait_for_text
 from publisher.kernels.features import FEATURES, SAMPLES, debugger
 from publisher.kernels.processes import left_over, now_s
 from publisher.kernels.targets import Target, read_spec, specs
@@ -201,7 +201,7 @@ class Session:
         """A sleeping cell ends early where the language allows it, and the kernel answers afterwards."""
         code = _SLEEPERS.get(self._language, "")
         begun = time.monotonic()
-        message = client.execute(code, allow_stdin=False)
+        message = send_cell(client, code)
         if code and not await wait_for_text(client, message, _ASLEEP, timeout_s=_INTERRUPT_WAIT_S):
             self._fail("interrupt", "the cell to be interrupted did not run")
             return False

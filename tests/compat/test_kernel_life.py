@@ -72,7 +72,9 @@ class Kernel:
             content = message["content"]
             texts.append(content.get("text") or content.get("data", {}).get("text/plain", ""))
 
-        reply = self.client.execute_interactive(code, timeout=_WAIT_S, allow_stdin=False, output_hook=take)
+        reply = self.client.execute_interactive(
+            code, timeout=_WAIT_S, allow_stdin=False, stop_on_error=False, output_hook=take
+        )
         return reply["content"]["status"], "".join(texts).strip()
 
     def reply(self, message):
@@ -134,7 +136,7 @@ def test_kernel_is_interrupted_restarted_killed_and_shut_down(server, name):
     own_pid = "gSystem->GetPid()" if cling else "import os; os.getpid()"
     assert "42" in kernel.run(set_answer)[1]
     if not cling:  # cling cannot be interrupted
-        message = kernel.client.execute("import time; time.sleep(300)")
+        message = kernel.client.execute("import time; time.sleep(300)", stop_on_error=False)
         wait_until(lambda: server.ask(kernel.path)["execution_state"] == "busy")
         server.ask(f"{kernel.path}/interrupt", method="POST")
         assert kernel.reply(message)["content"]["status"] == "error"

@@ -235,6 +235,34 @@ def test_doctor_wants_kernels_for_names(published):
     assert "error: names of kernels and --jupyter-path need --kernels" in done.tail
 
 
+ABORTING = """
+import ipykernel.ipkernel as module
+from ipykernel.kernelapp import launch_new_instance
+
+class Aborting(module.IPythonKernel):
+    def _abort_queues(self, subshell_id=None):
+        self._aborting = True
+        self.io_loop.call_later(1, self.finish)
+
+    def finish(self):
+        self._aborting = False
+
+launch_new_instance(kernel_class=Aborting)
+"""
+
+
+def test_cells_after_one_that_fails_are_run_by_a_kernel_that_is_slow_to_take_cells_again(binds, published, tmp_path):
+    (tmp_path / "af/aborting.py").write_text(ABORTING)
+    command = (sys.executable, str(tmp_path / "af/aborting.py"), "-f", "{connection_file}")
+    published.release("2026.11.1", definition(tmp_path, "py", command=command))
+    (result,) = probe(
+        [Target(kernel_dir=published.kernel("py"), smoke=(SmokeCell(code="1/0"), SmokeCell(code="6*7")))],
+        ProbeOptions(scratch=tmp_path / "scratch"),
+    )
+    assert [finding.check for finding in result.report.errors] == ["smoke-cell"]
+    assert [cell.status for cell in result.cells] == ["error", "ok"]
+
+
 def test_process_that_a_kernel_leaves_behind_is_told(binds, published, tmp_path):
     published.release("2026.11.1", definition(tmp_path, "py"))
     leave = SmokeCell(code="import subprocess; p = subprocess.Popen(['setsid', 'sleep', '86']); p.pid")
