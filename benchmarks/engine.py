@@ -198,7 +198,10 @@ def case(name: str, work: Path, folder: Path | str) -> Figures:
 def rebuild(source: Path, target: Path) -> None:
     """A copy as another build would make it: all times new, every 50th file with other bytes."""
     shutil.copytree(source, target, symlinks=True, copy_function=shutil.copyfile)
-    files = sorted(path for path in target.rglob("*") if path.is_file() and not path.is_symlink())
+    paths = sorted(target.rglob("*"))
+    for path in (target, *paths):
+        os.utime(path, follow_symlinks=False)  # the copy has the times of directories and links
+    files = [path for path in paths if path.is_file() and not path.is_symlink()]
     for path in files[::50]:
         with path.open("ab") as stream:
             stream.write(b"\n# built again\n")
