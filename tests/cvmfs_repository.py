@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 
+from publisher.cvmfs.chunker import ChunkRule, next_length
 from publisher.cvmfs.create import create_repository
 from publisher.cvmfs.keys import create_keys
 from publisher.cvmfs.publish import publish
@@ -53,6 +54,16 @@ def make(folder: Path, settings: Settings = SMALL) -> Repo:
     keys = shared_keys()
     create_repository(folder, FQRN, keys_folder=keys, settings=settings, now=NOW)
     return Repo(folder, keys)
+
+
+def cut(data: bytes, rule: ChunkRule, size_bytes: int = 0) -> list[int]:
+    """The sizes of the chunks of a file, which may have been longer when it was looked at."""
+    sizes, rest = [], size_bytes or len(data)
+    while rest:
+        start = sum(sizes)
+        sizes.append(next_length(lambda at, count: data[at : at + count], start, rest, rule))
+        rest -= sizes[-1]
+    return sizes
 
 
 def later(minutes: int) -> datetime:

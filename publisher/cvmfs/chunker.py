@@ -125,24 +125,25 @@ Read = Callable[[int, int], bytes]
 """The bytes of a file: from where, and how many; fewer only at its end."""
 
 
-def lengths(read: Read, size_bytes: int, rule: ChunkRule) -> Iterator[int]:
-    """The sizes of the chunks of a file, one after the other; a single one where nothing cuts it.
+def cuts_behind(read: Read, start: int, length: int, rule: ChunkRule) -> bool:
+    """True where the rule cuts at the end of this chunk, if it does not cut earlier."""
+    if length == rule.most:
+        return True
+    window = read(start + length - _WINDOW + 1, _WINDOW)
+    return len(window) == _WINDOW and hits(window_value(window, _WINDOW - 1), rule.threshold)
 
-    Only what decides about the cuts is read, which is about half of the file.
+
+def next_length(read: Read, start: int, rest: int, rule: ChunkRule) -> int:
+    """The size of a chunk in bytes.
+
+    Only what decides about the cut is read: of a whole file, about a half.
 
     Args:
-        read: gives its bytes.
-        size_bytes: all of them.
+        read: gives the bytes of the file.
+        start: where the chunk begins.
+        rest: bytes that the file has from there on.
         rule: where it is cut.
     """
-    start = 0
-    while start < size_bytes:
-        length = _length(read, start, size_bytes - start, rule)
-        yield length
-        start += length
-
-
-def _length(read: Read, start: int, rest: int, rule: ChunkRule) -> int:
     if rule.fixed:
         return min(rest, rule.average)
     if rest <= rule.least:

@@ -11,12 +11,20 @@ from typing import Self
 
 _VERSION = 2
 """How contents are named: by BLAKE3; before, by SHA-256."""
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS contents (
-    key BLOB PRIMARY KEY, digest BLOB NOT NULL, stored_bytes INTEGER NOT NULL
-) WITHOUT ROWID
-"""
+_SCHEMA = (
+    """
+    CREATE TABLE IF NOT EXISTS contents (
+        key BLOB PRIMARY KEY, digest BLOB NOT NULL, stored_bytes INTEGER NOT NULL
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE IF NOT EXISTS pieces (
+        beginning BLOB PRIMARY KEY, length INTEGER NOT NULL, key BLOB NOT NULL
+    ) WITHOUT ROWID
+    """,
+)
 _SELECT = "SELECT key, digest, stored_bytes FROM contents"
+_LENGTH = "SELECT length FROM pieces WHERE beginning = ?"
 Found = dict[bytes, tuple[bytes, int]]
 """Raw digests and stored sizes, by key."""
 
@@ -42,6 +50,10 @@ class StoredIndex:
         """The raw digests and the stored sizes of those contents that are known, by key."""
         return {} if self._database is None else _look_up(self._database, keys)
 
+    def length(self, beginning: bytes) -> int:
+        """The length of the last piece of a big file that began so; negative if it was the end of it, 0 if unknown."""
+        return 0 if self._database is None else _look_up_length(self._database, beginning)
+
 
 def _look_up(database: sqlite3.Connection, keys: Sequence[bytes]) -> Found:
     marks = ", ".join("?" * len(keys))
@@ -49,6 +61,13 @@ def _look_up(database: sqlite3.Connection, keys: Sequence[bytes]) -> Found:
         rows = database.execute(f"{_SELECT} WHERE key IN ({marks})", tuple(keys))
         return {key: (bytes(digest), int(size)) for key, digest, size in rows}
     return {}
+
+
+def _look_up_length(database: sqlite3.Connection, beginning: bytes) -> int:
+    with contextlib.suppress(sqlite3.Error):
+        for (length,) in database.execute(_LENGTH, (beginning,)):
+            return int(length)
+    return 0
 
 
 class ContentIndex:
@@ -61,6 +80,7 @@ class ContentIndex:
         self.path = path
         self._lock = threading.Lock()
         self._fresh: Found = {}
+        self._fresh_pieces: dict[bytes, tuple[int, bytes]] = {}
         self._empty = True
         """Nothing is written down yet, so that looking there is of no use."""
         self._database = self._open()
@@ -81,8 +101,10 @@ class ContentIndex:
                 database.execute("PRAGMA synchronous=OFF")
                 if database.execute("PRAGMA user_version").fetchone() != (_VERSION,):
                     database.execute("DROP TABLE IF EXISTS contents")
+                    database.execute("DROP TABLE IF EXISTS pieces")
                     database.execute(f"PRAGMA user_version={_VERSION}")
-                database.execute(_SCHEMA)
+                for statement in _SCHEMA:
+                    database.execute(statement)
                 self._empty = not database.execute(f"{_SELECT} LIMIT 1").fetchall()
             except sqlite3.Error:
                 if database is not None:
@@ -106,6 +128,18 @@ class ContentIndex:
                 return found
             return _look_up(self._database, keys) | found
 
+    def length(self, beginning: bytes) -> int:
+        """See :meth:`StoredIndex.length`."""
+        with self._lock:
+            if fresh := self._fresh_pieces.get(beginning):
+                return fresh[0]
+            return 0 if self._database is None or self._empty else _look_up_length(self._database, beginning)
+
+    def put_length(self, beginning: bytes, length: int, key: bytes) -> None:
+        """Remembers how long a piece is that begins so; negative for the end of a file. The key is its content's."""
+        with self._lock:
+            self._fresh_pieces[beginning] = (length, key)
+
     def put(self, key: bytes, digest: bytes, stored_bytes: int) -> None:
         """Remembers a content until :meth:`flush` writes it down."""
         with self._lock:
@@ -120,7 +154,10 @@ class ContentIndex:
             with contextlib.suppress(sqlite3.Error), self._database:
                 self._database.execute("BEGIN")
                 self._database.executemany("INSERT OR REPLACE INTO contents VALUES (?, ?, ?)", rows)
+                pieces = ((beginning, *value) for beginning, value in self._fresh_pieces.items())
+                self._database.executemany("INSERT OR REPLACE INTO pieces VALUES (?, ?, ?)", pieces)
                 self._fresh.clear()
+                self._fresh_pieces.clear()
                 self._empty = False
 
     def forget(self, is_kept: Callable[[bytes], bool]) -> None:
@@ -139,4 +176,5 @@ class ContentIndex:
                 self._database.execute("CREATE TEMP TABLE gone (key BLOB)")
                 self._database.executemany("INSERT INTO gone VALUES (?)", gone)
                 self._database.execute("DELETE FROM contents WHERE key IN (SELECT key FROM gone)")
+                self._database.execute("DELETE FROM pieces WHERE key IN (SELECT key FROM gone)")
                 self._database.execute("DROP TABLE gone")

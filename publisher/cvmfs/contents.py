@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 from publisher.cvmfs.chunker import ChunkRule
 from publisher.cvmfs.compression import Compression, Compressor
+from publisher.cvmfs.content_index import StoredIndex
 from publisher.cvmfs.crew import Job, crew_of
-from publisher.cvmfs.packer import Packed, Packer, Part, kind_of, pieces
+from publisher.cvmfs.packer import Packed, Packer, Part, kind_of
 from publisher.cvmfs.rows import Chunk, Content
 from publisher.cvmfs.store import ObjectStore
 from publisher.errors import RepositoryError
@@ -90,11 +91,12 @@ class ContentWriter:
         """
         small = files < _ALONE_FILES and size_bytes < _ALONE_BYTES
         plan = self._store.plan(self._compressor, self._rule)
-        with crew_of(1 if small else self._jobs, plan, self._store.known) as crew:
+        cutter = Packer(plan, self._store.index)
+        with crew_of(1 if small else self._jobs, plan, self._store.index) as crew:
             waiting: deque[_Run] = deque()
             for run in self._runs(entries):
                 waiting.append(run)
-                for job in self._begin(run):
+                for job in self._begin(run, cutter):
                     self._settle(crew.hand_out(job))
                 while waiting and waiting[0].done:
                     yield from self._finish(waiting.popleft())
@@ -122,16 +124,27 @@ class ContentWriter:
         if run.entries:
             yield run
 
-    def _begin(self, run: _Run) -> Iterator[Job]:
+    def _begin(self, run: _Run, cutter: Packer) -> Iterator[Job]:
         """The jobs of a run; those of a very big file one by one, while it is cut."""
         if run.big:
             whole = self._part(run.entries[0])
-            for part in pieces(whole, self._rule) if whole.size > _CUT_BYTES else (whole._replace(cut=True),):
-                run.jobs.append(Job((part,)))
+            if whole.size > _CUT_BYTES:
+                yield from self._cut_here(run, whole, cutter)
+            else:
+                run.jobs.append(Job((whole._replace(cut=True),)))
                 yield run.jobs[-1]
         elif run.parts:
             run.jobs.append(Job(tuple(run.parts)))
             yield run.jobs[-1]
+
+    def _cut_here(self, run: _Run, whole: Part, cutter: Packer) -> Iterator[Job]:
+        for part, known in cutter.pieces(whole):
+            job = Job((part,), [known] if known else None)
+            run.jobs.append(job)
+            if known:
+                self._settle((job,))
+            else:
+                yield job
 
     def _part(self, entry: Entry) -> Part:
         if entry.content is None:
@@ -155,7 +168,7 @@ class ContentWriter:
 
     def _pack_again(self, part: Part) -> Packed:
         """Packs what the index knows and the store has lost."""
-        (packed,) = Packer(self._store.plan(self._compressor, self._rule), lambda _: {}).pack((part,))
+        (packed,) = Packer(self._store.plan(self._compressor, self._rule), StoredIndex("")).pack((part,))
         self._store.adopt(packed, kind_of(part))
         return packed
 

@@ -15,7 +15,7 @@ from typing import Protocol
 import publisher
 from publisher import tools
 from publisher.cvmfs.frames import Trouble, frame, receive
-from publisher.cvmfs.packer import Known, Packed, Packer, Part, Plan
+from publisher.cvmfs.packer import Index, Packed, Packer, Part, Plan
 from publisher.errors import DiskError, ToolError
 
 _AHEAD = 8
@@ -140,7 +140,7 @@ class Workers:
 
 
 @contextlib.contextmanager
-def crew_of(workers: int, plan: Plan, known: Known) -> Iterator[Crew]:
+def crew_of(workers: int, plan: Plan, index: Index) -> Iterator[Crew]:
     """A crew of so many workers; of none but this process for fewer than two.
 
     However the context ends, no worker is left, so that nobody writes any more.
@@ -149,7 +149,7 @@ def crew_of(workers: int, plan: Plan, known: Known) -> Iterator[Crew]:
         ToolError: a worker cannot be started.
     """
     if workers < 2:
-        yield Alone(Packer(plan, known))
+        yield Alone(Packer(plan, index))
         return
     folder = Path(publisher.__file__).parent.parent
     path = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))

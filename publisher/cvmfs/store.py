@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 from publisher.cvmfs.chunker import ChunkRule
 from publisher.cvmfs.compression import Compressor
-from publisher.cvmfs.content_index import ContentIndex
+from publisher.cvmfs.content_index import ContentIndex, StoredIndex
 from publisher.cvmfs.digest import Algorithm, Digest, ObjectKind
 from publisher.cvmfs.disk import write_new
-from publisher.cvmfs.packer import Packed, Plan, content_key, storing
+from publisher.cvmfs.packer import Index, Packed, Plan, content_key, storing
 from publisher.cvmfs.storage import Storage
 from publisher.errors import AfpubError
 
@@ -122,9 +122,10 @@ class ObjectStore:
             objects=self.storage.local,
         )
 
-    def known(self, keys: Sequence[bytes]) -> Mapping[bytes, tuple[bytes, int]]:
-        """The raw digests and stored sizes of contents that are likely to be here, by the names of the contents."""
-        return {} if self._index is None else self._index.get(keys)
+    @property
+    def index(self) -> Index:
+        """Says which contents are likely to be here."""
+        return StoredIndex("") if self._index is None else self._index
 
     def look(self, packed: Iterable[Packed], kind: ObjectKind) -> None:
         """Says which objects, known from before, are about to be adopted."""
@@ -137,6 +138,9 @@ class ObjectStore:
         Raises:
             DiskError: the disk is full or broken.
         """
+        if packed.beginning and self._index is not None:
+            length = -packed.length if packed.last else packed.length
+            self._index.put_length(packed.beginning, length, packed.key)
         if packed.seen:
             return True
         name = self.algorithm.object_name(packed.digest, kind)

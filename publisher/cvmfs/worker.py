@@ -45,7 +45,7 @@ def main(parent: int) -> None:
         plan = receive(source)
         assert isinstance(plan, Plan)
         with StoredIndex(plan.index) as index:
-            packer = Packer(plan, index.get)
+            packer = Packer(plan, index)
             while True:
                 parts = receive(source)
                 assert isinstance(parts, tuple)

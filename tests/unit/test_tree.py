@@ -84,6 +84,15 @@ def test_any_bytes_in_a_name_survive(tmp_path):
     assert [os.fsencode(path) for path in paths(tmp_path)] == [b"", raw]
 
 
+def test_siblings_are_in_the_order_of_their_bytes(tmp_path):
+    """Which is not that of the texts where bytes are no UTF-8."""
+    names = [b"a", b"z", "é".encode(), b"\x80", b"\xff", "\ue000".encode(), "\U0001f600".encode()]
+    for name in names:
+        (tmp_path / os.fsdecode(name)).write_bytes(b"")
+    assert [os.fsencode(path) for path in paths(tmp_path)] == [b"", *sorted(names)]
+    assert sorted(names) != sorted(names, key=os.fsdecode)
+
+
 def test_hard_links_in_one_folder_share_a_group(tmp_path):
     (tmp_path / "d").mkdir()
     (tmp_path / "a").write_bytes(b"x")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 
 import pytest
+from cvmfs_repository import cut
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from publisher.cvmfs import chunker
-from publisher.cvmfs.chunker import ChunkRule, first_hit, hits, lengths
+from publisher.cvmfs.chunker import ChunkRule, cuts_behind, first_hit, hits
 from publisher.errors import RepositoryError
 
 
@@ -29,10 +30,6 @@ def by_the_rule(data: bytes, rule: ChunkRule) -> list[int]:
         else:
             break
     return [*sizes, len(data) - last] if last < len(data) else sizes
-
-
-def cut(data: bytes, rule: ChunkRule) -> list[int]:
-    return list(lengths(lambda start, count: data[start : start + count], len(data), rule))
 
 
 RULES = (
@@ -105,7 +102,22 @@ def test_how_much_is_read_at_once_does_not_matter(monkeypatch, step):
 
 def test_a_file_that_became_shorter_is_cut_to_its_size():
     rule, data = RULES[0], DATA["random"][:100_000]
-    assert sum(lengths(lambda start, count: data[start : start + count], 400_000, rule)) == 400_000
+    assert sum(cut(data, rule, 400_000)) == 400_000
+
+
+def test_where_a_chunk_ends_can_be_seen_without_looking_at_all_of_it():
+    rule, data = RULES[0], DATA["random"]
+    start = 0
+    for length in by_the_rule(data, rule)[:-1]:
+        ends = [
+            each
+            for each in range(max(rule.least, length - 500), min(rule.most, length + 500) + 1)
+            if cuts_behind(lambda at, count: data[at : at + count], start, each, rule)
+        ]
+        assert length in ends
+        assert len(ends) <= 2
+        start += length
+    assert not cuts_behind(lambda at, count: data[at : at + count], start, len(data) - start, rule)
 
 
 @pytest.mark.parametrize("sizes", [(31, 40, 50), (100, 99, 200), (100, 200, 199)])

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import cvmfs_repository as repository
 import pytest
-from cvmfs_repository import file, graft, later, link
+from cvmfs_repository import SMALL, cut, file, graft, later, link
 
-from publisher.cvmfs import contents, storage
+from publisher.cvmfs import contents, packer, storage
 from publisher.cvmfs.catalog import Catalog, CatalogRef
 from publisher.cvmfs.check import check
-from publisher.cvmfs.chunker import ChunkRule, lengths
+from publisher.cvmfs.chunker import ChunkRule, next_length
 from publisher.cvmfs.compression import Compression, Compressor
-from publisher.cvmfs.content_index import ContentIndex
+from publisher.cvmfs.content_index import ContentIndex, StoredIndex
 from publisher.cvmfs.digest import Algorithm, ObjectKind
 from publisher.cvmfs.fingerprint import fingerprint, fingerprint_of
 from publisher.cvmfs.packer import Packer, Part, Plan
@@ -189,7 +189,7 @@ def test_who_cuts_a_big_file_does_not_matter(repo, tmp_path, monkeypatch, here):
         rule = read_settings(reader.source, algorithm=reader.manifest.algorithm).chunk_rule
     wanted = []
     for data in (path.read_bytes(), plain):
-        ends = list(itertools.accumulate(lengths(lambda at, count, data=data: data[at : at + count], len(data), rule)))
+        ends = list(itertools.accumulate(cut(data, rule)))
         wanted.append([0, *ends[:-1]] if len(ends) > 1 else [])
     with repo.open() as reader:
         found = [[chunk.offset for chunk in reader.lookup(f"a/{name}").chunks] for name in ("big", "text")]
@@ -197,6 +197,77 @@ def test_who_cuts_a_big_file_does_not_matter(repo, tmp_path, monkeypatch, here):
         assert len(wanted[0]) > 1
         assert b"".join(reader.read("a/big")) == path.read_bytes()
         assert b"".join(reader.read("a/text")) == plain
+
+
+@pytest.fixture(params=[0, 1 << 40], ids=["cut by the publisher", "cut by a worker"])
+def _cut_anywhere(request, monkeypatch):
+    monkeypatch.setattr(contents, "_CUT_BYTES", request.param)
+
+
+def publish_big(repo, path, data, minutes):
+    """Publishes a file, and gives the sizes of its chunks."""
+    path.write_bytes(data)
+    repo.publish(graft(f"/a{minutes}", file("big", path)), at=later(minutes), jobs=1)
+    with repo.open() as reader:
+        assert b"".join(reader.read(f"a{minutes}/big")) == data
+        return [chunk.size_bytes for chunk in reader.lookup(f"a{minutes}/big").chunks] or [len(data)]
+
+
+@pytest.mark.usefixtures("_cut_anywhere")
+def test_where_a_known_file_is_cut_is_not_looked_for_again(repo, tmp_path, monkeypatch):
+    data, path = noise(900_000, 1), tmp_path / "big"
+    data = data[: sum(cut(data, SMALL.chunk_rule)[:3]) + SMALL.chunk_least + 100]
+    first = publish_big(repo, path, data, 1)
+    assert len(first) == 4
+    looked = []
+
+    def noted(read, start, rest, rule):
+        looked.append(start)
+        return next_length(read, start, rest, rule)
+
+    monkeypatch.setattr(packer, "next_length", noted)
+    assert publish_big(repo, path, data, 2) == first
+    assert not [start for start in looked if len(data) - start > SMALL.chunk_least]
+    lost = max(repo.folder.glob("data/??/*P"))
+    size = lost.stat().st_size
+    lost.unlink()
+    assert publish_big(repo, path, data, 3) == first
+    assert lost.stat().st_size == size
+    assert len([start for start in looked if len(data) - start > SMALL.chunk_least]) == 1
+
+
+@pytest.mark.usefixtures("_cut_anywhere")
+def test_a_file_that_changed_is_cut_where_the_rule_says(repo, tmp_path):
+    """Whatever was published before."""
+    path, data, rule = tmp_path / "big", noise(900_000, 1), SMALL.chunk_rule
+    sizes = publish_big(repo, path, data, 1)
+    behind, middle = sizes[0], sizes[0] // 2
+    changed = [
+        data + noise(300_000, 2),
+        data[:-100_000],
+        data[:middle] + b"!" + data[middle:],
+        data[: behind + 1],
+        data[:behind],
+        data[: behind - 1],
+        data[:4096] + noise(500_000, 3),
+        noise(4096, 4) + data,
+    ]
+    for number, each in enumerate(changed, 1):
+        assert publish_big(repo, path, data, 2 * number) == sizes
+        assert publish_big(repo, path, each, 2 * number + 1) == cut(each, rule), number
+
+
+def test_the_byte_behind_a_piece_counts(tmp_path):
+    """It is the last of the window that the rule looks at, and here it decides."""
+    settings = Settings(chunk_least=65536, chunk_average=1 << 25, chunk_most=1 << 25)
+    repo = repository.make(tmp_path / "repo", settings)
+    data, at = bytearray(200_000), 100_000
+    data[at - 24], data[at - 16], data[at - 8], data[at] = 0x7F, 0xFF, 0xFF, 0xFF
+    assert publish_big(repo, tmp_path / "big", bytes(data), 1) == [at, 100_000]
+    data[at] = 0
+    sizes = publish_big(repo, tmp_path / "big", bytes(data), 2)
+    assert sizes == cut(bytes(data), settings.chunk_rule)
+    assert sizes[0] != at
 
 
 def test_a_small_file_that_shrank_or_grew_is_noticed(repo, tmp_path):
@@ -220,13 +291,13 @@ def test_a_piece_of_a_file_that_changed_after_the_cut_is_noticed(tmp_path):
         rule=ChunkRule(),
         objects="",
     )
-    packer = Packer(plan, lambda _: {})
+    alone = Packer(plan, StoredIndex(""))
     piece = Part(f"{path}", "file", 10, 2, 5, path.stat().st_mtime_ns)
-    (packed,) = packer.pack((piece,))
+    (packed,) = alone.pack((piece,))
     assert zlib.decompress(Path(packed.temporary).read_bytes()) == b"23456"
     for wrong in (piece._replace(mtime_ns=piece.mtime_ns - 1), piece._replace(size=11)):
         with pytest.raises(DiskError, match=f"{path} changed while it was published"):
-            packer.pack((wrong,))
+            alone.pack((wrong,))
 
 
 def test_index_finds_what_was_written_down_and_what_is_new(tmp_path):
@@ -239,6 +310,22 @@ def test_index_finds_what_was_written_down_and_what_is_new(tmp_path):
     with ContentIndex(place) as index:
         index.put(b"b", b"2" * 20, 6)
         assert index.get([b"a", b"b", b"c"]) == {b"a": (b"1" * 20, 5), b"b": (b"2" * 20, 6)}
+
+
+def test_lengths_of_pieces_are_forgotten_with_their_contents(tmp_path):
+    place = tmp_path / "index"
+    with ContentIndex(place) as index:
+        assert index.length(b"begin") == 0
+        for name, length in ((b"a", 7), (b"b", -8)):
+            index.put(name, name * 20, 5)
+            index.put_length(b"begin " + name, length, name)
+        assert index.length(b"begin b") == -8
+        index.flush()
+    with ContentIndex(place) as index, StoredIndex(f"{place}") as stored:
+        for each in (index, stored):
+            assert [each.length(b"begin " + name) for name in (b"a", b"b", b"c")] == [7, -8, 0]
+        index.forget(lambda raw: raw[:1] == b"b")
+        assert [index.length(b"begin " + name) for name in (b"a", b"b")] == [0, -8]
 
 
 @pytest.mark.parametrize(
