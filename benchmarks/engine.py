@@ -238,6 +238,7 @@ def embedded(work: Path, trees: Trees, elsewhere: int) -> dict[str, Figures]:
     rows["bare loop, two processes"] = case("bare", work, trees.first)
     rows["first publish"] = case("publish", work, trees.first)
     rows["same again"] = case("publish", work, trees.first)
+    case("hash", work, trees.rebuilt)  # so that it is in memory, as what the server publishes is
     rows["rebuilt image"] = case("publish", work, trees.rebuilt)
     rows["one small file"] = case("small", work, trees.first)
     if trees.many:
