@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -22,8 +23,12 @@ def wanted(name: str, found: Path | None = None) -> Path:
     """
     found = found or tools.which(name)
     if found is None:
-        reason = f"the program {name} is not installed"
-        if os.environ.get("CI") and name in _SET_UP:
-            pytest.fail(f"{reason}, and .ci/setup should have seen to it")
-        pytest.skip(reason)
+        missing(name, f"the program {name} is not installed")
     return found
+
+
+def missing(name: str, reason: str) -> NoReturn:
+    """Skips the test for want of a program, or fails it where the program must be there."""
+    if os.environ.get("CI") and name in _SET_UP:
+        pytest.fail(f"{reason}, and .ci/setup should have seen to it")
+    pytest.skip(reason)

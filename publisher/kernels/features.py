@@ -154,8 +154,8 @@ async def _ask(reply: Any) -> Mapping[str, Any]:  # noqa: ANN401 - jupyter_clien
 
 
 def _came(result: CellResult) -> str:
-    seen = result.traceback or result.stderr.strip() or result.output.strip() or f"(nothing: {result.status})"
-    return f"\n  what came: {seen[-300:]}"
+    seen = result.traceback or result.stderr.strip() or result.output.strip() or "(nothing)"
+    return f"\n  what came: {seen[-300:]}\n  how the cell ended: {result.status}"
 
 
 def _listed(names: frozenset[str]) -> str:

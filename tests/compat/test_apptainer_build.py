@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from compat.busybox import docker_archive, is_static, oci_archive
-from wanted import wanted
+from wanted import missing, wanted
 
 from publisher import tools
 from publisher.errors import BuildError, DiskError
@@ -80,7 +80,7 @@ def busybox():
     wanted("apptainer")
     found = wanted("busybox").resolve()
     if not is_static(found):
-        pytest.skip(f"{found} is not static (on Debian: busybox-static)")
+        missing("busybox", f"{found} is not static (on Debian: busybox-static)")
     return found
 
 

@@ -189,6 +189,8 @@ def test_every_feature_that_does_not_work_is_told(binds, published, tmp_path):
         [Target(kernel_dir=published.kernel("py"))],
         ProbeOptions(scratch=tmp_path / "scratch", depth=Depth.ALL),
     )
+    told = {finding.check: finding.message for finding in result.report.errors}
+    assert "\n  what came: 'not what was typed'\n  how the cell ended: ok\n" in told["stdin"]
     assert [(finding.check, finding.message.splitlines()[0]) for finding in result.report.errors] == [
         (
             "output",
