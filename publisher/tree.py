@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import overload
+from typing import Any, NamedTuple, overload
 
 from publisher.errors import DiskError
 from publisher.names import RepoPath
@@ -50,9 +50,8 @@ FORMAT_OF_KIND = {kind: bits for bits, kind in _KIND_OF_FORMAT.items()}
 """The type bits of ``st_mode`` for each kind."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
-    """One file, directory, link or special file.
+class Entry(NamedTuple):
+    """One file, directory, link or special file; a tuple, since there are very many, and nothing is made faster.
 
     Names are text as :func:`os.fsdecode` gives it, so that any bytes survive
     (:func:`os.fsencode` gives them back).
@@ -136,45 +135,18 @@ class Kept(Sequence[Entry]):
         return _entry_of(_unpacked(self._packs[pack])[place])
 
 
-_Flat = tuple[str, str, int, int, int, int, int, int, str | bytes | None, str, int, tuple[tuple[str, bytes], ...], int]
+_Flat = tuple[Any, ...]
 """The fields of an entry in their order, as plain values."""
 
 
 def _flat(entry: Entry) -> _Flat:
-    return (
-        entry.path,
-        entry.kind.value,
-        entry.mode,
-        entry.uid,
-        entry.gid,
-        entry.mtime_s,
-        entry.mtime_ns,
-        entry.size_bytes,
-        entry.content,
-        entry.target,
-        entry.rdev,
-        entry.xattrs,
-        entry.link_group,
-    )
+    path, kind, *rest = entry
+    return (path, kind.value, *rest)
 
 
 def _entry_of(flat: _Flat) -> Entry:
-    path, kind, mode, uid, gid, mtime_s, mtime_ns, size_bytes, content, target, rdev, xattrs, link_group = flat
-    return Entry(
-        path=path,
-        kind=Kind(kind),
-        mode=mode,
-        uid=uid,
-        gid=gid,
-        mtime_s=mtime_s,
-        mtime_ns=mtime_ns,
-        size_bytes=size_bytes,
-        content=content,
-        target=target,
-        rdev=rdev,
-        xattrs=xattrs,
-        link_group=link_group,
-    )
+    path, kind, *rest = flat
+    return Entry(path, Kind(kind), *rest)
 
 
 def _unpacked(pack: bytes) -> list[_Flat]:

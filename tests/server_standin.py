@@ -23,7 +23,6 @@ import sys
 import tarfile
 import urllib.error
 import urllib.request
-from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -261,9 +260,9 @@ class StandIn:
             described = self.union / entry.parent / f"{_GRAFT}{entry.name}"
             if entry.kind is Kind.FILE and described.exists():
                 content = self.described(described.read_text())
-                yield replace(entry, content=content, size_bytes=len(content), link_group=0, mtime_ns=0)
+                yield entry._replace(content=content, size_bytes=len(content), link_group=0, mtime_ns=0)
             else:
-                yield replace(entry, link_group=0, mtime_ns=0)
+                yield entry._replace(link_group=0, mtime_ns=0)
 
     def described(self, text: str) -> bytes:
         values = dict(line.split("=", 1) for line in text.splitlines())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from publisher.cvmfs.catalog import Catalog, CatalogRef, RawRow
 from publisher.cvmfs.compression import Compression
@@ -138,8 +138,8 @@ def _check_root(result: CatalogCheck, root: Row, parent_row: Row | None) -> None
     if root.flags & _TYPE_BITS != Flag.DIRECTORY:
         result.say("type-flags", root.path, "the type flags are not those of a directory")
     if parent_row is not None:
-        here = replace(root, flags=root.flags & ~_PLACE_BITS)
-        there = replace(parent_row, flags=parent_row.flags & ~_PLACE_BITS)
+        here = root._replace(flags=root.flags & ~_PLACE_BITS)
+        there = parent_row._replace(flags=parent_row.flags & ~_PLACE_BITS)
         for name in ("mode", "uid", "gid", "size", "mtime", "mtimens", "flags", "links", "group", "xattr"):
             if getattr(here, name) != getattr(there, name):
                 result.say(
@@ -184,7 +184,7 @@ def _check_directory(result: CatalogCheck, directory: Row, children: list[Row]) 
     for rows in members.values():
         if any(row.links != len(rows) for row in rows):
             result.say("hard-links", rows[0].path, f"the group has {len(rows)} members, its link count is another")
-        if len({replace(row, path="") for row in rows}) > 1:
+        if len({row._replace(path="") for row in rows}) > 1:
             result.say("hard-links", rows[0].path, "the members of the group are not alike")
 
 

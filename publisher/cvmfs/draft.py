@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from publisher.cvmfs.catalog import SCHEMA, SCHEMA_REVISION, Catalog, CatalogRef
 from publisher.cvmfs.catalog_writer import CatalogContents, outline_of
@@ -93,7 +93,7 @@ class Draft:
         below = Counter(row.parent for row in directories if row.path != self.mount)
         for row in directories:
             if not row.mount_point and not row.bind_mount and row.links != 2 + below[row.path]:
-                self.rows[row.path] = replace(row, links=2 + below[row.path])
+                self.rows[row.path] = row._replace(links=2 + below[row.path])
         if any(not row.is_directory and (row.group or row.links > 1) for row in self.rows.values()):
             self._settle_groups()
 
@@ -102,7 +102,7 @@ class Draft:
         for row in self.tree_order():
             if not row.is_directory and (row.group or row.links > 1):
                 # Links of one file are equal in everything but the name; what is not, is a file of its own.
-                members.setdefault(replace(row, path=row.parent, links=1), []).append(row.path)
+                members.setdefault(row._replace(path=row.parent, links=1), []).append(row.path)
         number = 0
         for alike, paths in members.items():
             alone = len(paths) == 1 or not alike.group
@@ -111,7 +111,7 @@ class Draft:
                 row = self.rows[path]
                 links, own = (1, 0) if alone else (len(paths), number)
                 if (row.links, row.group) != (links, own):
-                    self.rows[path] = replace(row, links=links, group=own)
+                    self.rows[path] = row._replace(links=links, group=own)
 
     def unchanged(self, ttl_s: int | None) -> bool:
         """True when the catalog that was here before says the same."""
@@ -160,7 +160,7 @@ class Draft:
     def mount_row(self) -> Row:
         """The row of the mount point as the parent catalog has it."""
         root = self.rows[self.mount]
-        return replace(root, flags=(root.flags & ~Flag.NESTED_ROOT) | Flag.MOUNT_POINT)
+        return root._replace(flags=(root.flags & ~Flag.NESTED_ROOT) | Flag.MOUNT_POINT)
 
 
 def draft_of(open_catalog: OpenCatalog, ref: CatalogRef) -> Draft:
@@ -203,7 +203,7 @@ def _digest(refs: dict[str, CatalogRef], path: str) -> Digest | None:
 
 def nested_root(row: Row) -> Row:
     """A directory's row as the root row of a nested catalog."""
-    return replace(row, flags=(row.flags & ~Flag.MOUNT_POINT) | Flag.NESTED_ROOT)
+    return row._replace(flags=(row.flags & ~Flag.MOUNT_POINT) | Flag.NESTED_ROOT)
 
 
 def plain_directory(path: str, *, now_s: int) -> Row:

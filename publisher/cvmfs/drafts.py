@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from publisher.cvmfs.catalog import CatalogRef
 from publisher.cvmfs.catalog_writer import encode_catalog
@@ -120,7 +120,7 @@ class Drafts:
         if row.mount_point:
             draft = self._load(draft, path)
             row = draft.rows[path]
-        draft.put(replace(row, mtime=self._now_s, mtimens=0 if self._nanoseconds else None))
+        draft.put(row._replace(mtime=self._now_s, mtimens=0 if self._nanoseconds else None))
 
     def graft(
         self,
@@ -183,7 +183,7 @@ class Drafts:
         former = former_of(self._reader.catalog, ref) if ref else None
         draft = Draft(mount=row.path, former=former)
         draft.put(nested_root(row))
-        parent.put(replace(row, flags=row.flags | Flag.MOUNT_POINT))
+        parent.put(row._replace(flags=row.flags | Flag.MOUNT_POINT))
         self._loaded[row.path] = draft
         return draft
 
@@ -303,7 +303,7 @@ class _Builder:
             raise RepositoryError(f"cannot publish {path!r}: the name {fault}")
         row = row_of_entry(entry, path, content, nanoseconds=nanoseconds)
         if not entry.path:
-            self._start(replace(row, group=0))
+            self._start(row._replace(group=0))
             return
         parent = row.parent
         while self._stack and self._stack[-1][0] != parent:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
 from enum import IntFlag
 from functools import lru_cache
+from typing import NamedTuple
 
 from publisher.cvmfs import xattr
 from publisher.cvmfs.compression import Compression
@@ -65,8 +65,7 @@ def type_flags(kind: Kind) -> Flag:
     return _TYPE_OF_KIND[kind]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Chunk:
+class Chunk(NamedTuple):
     """A piece of a big file."""
 
     offset: int
@@ -75,9 +74,11 @@ class Chunk:
     """Raw digest, of the file's algorithm."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
-    """One row of table ``catalog`` with its chunks, the path hashes replaced by the path."""
+class Row(NamedTuple):
+    """One row of table ``catalog`` with its chunks, the path hashes replaced by the path.
+
+    A tuple, as entries are.
+    """
 
     path: str
     """``""`` for the root of the repository, else ``/a/b``."""
@@ -186,8 +187,7 @@ class Row:
         return len(os.fsencode(self.target)) if kind is Kind.SYMLINK else 0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Content:
+class Content(NamedTuple):
     """Where the bytes of a published file are."""
 
     size_bytes: int

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -245,7 +244,7 @@ def _link(name: str, target: str, *, mtime_s: int) -> Entry:
 
 
 def _below(folder: str, entries: Iterable[Entry]) -> list[Entry]:
-    return [dataclasses.replace(entry, path=f"{folder}/{entry.path}") for entry in entries]
+    return [entry._replace(path=f"{folder}/{entry.path}") for entry in entries]
 
 
 def _parents(path: str) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from publisher.images.built import BuiltImage
@@ -189,7 +189,7 @@ def kernel_records(plan: ReleasePlan) -> tuple[KernelRecord, ...]:
 def release_entries(plan: ReleasePlan, record: bytes, *, mtime_s: int) -> tuple[Entry, ...]:
     """The tree of the release's folder, with its record."""
     root = folder_entry(mtime_s=mtime_s)
-    files = [replace(entry, mtime_s=mtime_s) for entry in plan.files]
+    files = [entry._replace(mtime_s=mtime_s) for entry in plan.files]
     own = Entry(
         path="release.json",
         kind=Kind.FILE,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from publisher.cvmfs.reader import Reader, Stored
@@ -53,7 +53,7 @@ def reader_view(reader: Reader) -> View:
         top = f"{path}".strip("/")
         for stored in reader.walk(path):
             waiting[stored.path] = stored
-            yield replace(stored.entry, path=stored.path.removeprefix(top).strip("/"))
+            yield stored.entry._replace(path=stored.path.removeprefix(top).strip("/"))
 
     def sha256(path: RepoPath, entry: Entry) -> bytes:
         stored = waiting.pop(f"{path}/{entry.path}".strip("/"))

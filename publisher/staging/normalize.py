@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from publisher.report import Finding, Report, collect, error, note, warning
@@ -75,7 +75,7 @@ def _normalized(tree: Iterable[Entry], *, where: str, policy: Policy, findings: 
         if (entry.mode, entry.uid, entry.gid, entry.link_group) == (readable, 0, 0, 0) and not entry.xattrs:
             yield entry
         else:
-            yield replace(entry, mode=readable, uid=0, gid=0, xattrs=(), link_group=0)
+            yield entry._replace(mode=readable, uid=0, gid=0, xattrs=(), link_group=0)
 
 
 def _readable(kind: Kind, mode: int) -> int:

@@ -51,9 +51,9 @@ class Changes:
     def change(self, found: Model) -> None:
         path = self._any(found)
         if path and found[path].kind is not Kind.DIRECTORY:
-            found[path] = replace(self._entry(path, found[path].kind))
+            found[path] = self._entry(path, found[path].kind)
         elif path:
-            found[path] = replace(found[path], mode=self.random.choice((0o755, 0o700, 0o1777)), mtime_s=5)
+            found[path] = found[path]._replace(mode=self.random.choice((0o755, 0o700, 0o1777)), mtime_s=5)
 
     def retype(self, found: Model) -> None:
         path = self._any(found)
@@ -69,7 +69,7 @@ class Changes:
         if old and new not in found and not f"{new}/".startswith(f"{old}/"):
             for path in [path for path in found if f"{path}/".startswith(f"{old}/")]:
                 entry = found.pop(path)
-                found[new + path[len(old) :]] = replace(entry, path=new + path[len(old) :])
+                found[new + path[len(old) :]] = entry._replace(path=new + path[len(old) :])
 
     def catalogs(self, found: Model) -> frozenset[str]:
         folders = [path for path, entry in found.items() if entry.kind is Kind.DIRECTORY]

@@ -110,7 +110,7 @@ def test_no_tool_finds_a_problem_through_a_repository_s_life(
     repo.publish(graft("/a/all", *ENTRIES, catalogs=CATALOGS), tag=TagName("v1"))
     satisfied(repo)
     changed = [
-        replace(entry, content=b"new", size_bytes=3) if entry.path == "catalogs/a/f" else entry for entry in ENTRIES
+        entry._replace(content=b"new", size_bytes=3) if entry.path == "catalogs/a/f" else entry for entry in ENTRIES
     ]
     repo.publish(graft("/a/all", *changed, catalogs=CATALOGS), graft("/plain", file("f", b"1")), at=later(1))
     satisfied(repo)
@@ -157,7 +157,7 @@ def test_a_stratum_1_can_be_read_and_trusted(tmp_path, require_tool):
 def test_client_shows_every_kind_of_entry(tmp_path, require_tool, require_root):
     require_tool("cvmfs2")
     repo = repository.make(tmp_path / "repo", replace(repository.SMALL, nanoseconds=True))
-    entries = tuple(replace(entry, mtime_ns=123_456_789) for entry in ENTRIES)
+    entries = tuple(entry._replace(mtime_ns=123_456_789) for entry in ENTRIES)
     repo.publish(graft("/a/all", *entries, catalogs=CATALOGS), at=_now())
     resign_whitelist(repo.folder, keys_folder=repo.keys, now=_now())
     key = repo.keys / f"{repository.FQRN}.pub"

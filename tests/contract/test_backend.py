@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
 
 import pytest
 
@@ -129,7 +128,7 @@ def test_preflight_has_nothing_to_say_about_a_good_changeset(backend):
 
 
 def test_a_source_that_cannot_be_read_publishes_nothing(backend, tmp_path):
-    gone = replace(TREE[3], content=f"{tmp_path}/gone")
+    gone = TREE[3]._replace(content=f"{tmp_path}/gone")
     before = backend.head()
     with pytest.raises(DiskError, match="gone"):
         backend.publish(changeset(backend, Graft(at=AT, tree=(*TREE[:3], gone))))

@@ -7,7 +7,7 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from publisher.backends.base import Changeset
 from publisher.backends.server.sums import Sums
@@ -86,7 +86,7 @@ def wanted(changeset: Changeset) -> Wanted:
             del entries[path]
         tree = _with_markers(tuple(graft.tree), graft.catalogs, graft.at)
         for entry in tree:
-            moved = replace(entry, path=_join(at, entry.path))
+            moved = entry._replace(path=_join(at, entry.path))
             _check_entry(moved)
             entries[moved.path] = moved
     tops = tuple(f"{graft.at}".strip("/") for graft in changeset.grafts)

@@ -197,7 +197,7 @@ def test_wrong_questions_to_a_reader(repo):
         with pytest.raises(RepositoryError, match="the bytes of /a/f are not in the repository"):
             reader.read(outside)
         shorter = reader.lookup("a/f")
-        longer = replace(shorter, entry=replace(shorter.entry, size_bytes=2))
+        longer = replace(shorter, entry=shorter.entry._replace(size_bytes=2))
         with pytest.raises(FormatError, match="has 1 bytes of content, the catalog says 2"):
             list(reader.read(longer))
 

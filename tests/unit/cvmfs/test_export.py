@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import replace
 from pathlib import Path
 
 import cvmfs_repository as repository
@@ -79,7 +78,7 @@ def test_second_copy_writes_only_what_changed(repo, tmp_path):
     copy(repo, tmp_path / "copy")
     again = copy(repo, tmp_path / "copy")
     assert (again.written, again.removed) == (0, 0)
-    changed = tuple(replace(entry, content=b"3") if entry.path == "n/m/g" else entry for entry in ENTRIES)
+    changed = tuple(entry._replace(content=b"3") if entry.path == "n/m/g" else entry for entry in ENTRIES)
     publish(repo, *changed, minutes=1)
     done = copy(repo, tmp_path / "copy")
     assert done.written == 1
@@ -156,7 +155,7 @@ def test_a_copy_that_was_interrupted_is_brought_to_its_end(repo, tmp_path, monke
     copy(repo, tmp_path / "old")
     old = content(tmp_path / "old")
     changed = [
-        replace(entry, content=b"new " + entry.content, size_bytes=len(entry.content) + 4)
+        entry._replace(content=b"new " + entry.content, size_bytes=len(entry.content) + 4)
         for entry in ENTRIES
         if entry.kind is Kind.FILE
     ]
@@ -199,7 +198,7 @@ def test_damaged_object_is_never_put_in_place(repo, tmp_path):
 
 
 def test_read_only_folders(repo, tmp_path):
-    entries = (replace(directory("locked"), mode=0o555), file("locked/f", b"1"))
+    entries = (directory("locked")._replace(mode=0o555), file("locked/f", b"1"))
     publish(repo, *entries, catalogs=("",))
     copy(repo, tmp_path / "copy")
     assert stat.S_IMODE((tmp_path / "copy" / "locked").stat().st_mode) == 0o555

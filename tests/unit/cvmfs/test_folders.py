@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import stat
-from dataclasses import replace
 from pathlib import Path
 
 import cvmfs_repository as repository
@@ -108,8 +107,8 @@ def test_any_folder_comes_back(repo, tmp_path_factory, names, data):
         assert set(found) == {entry.path for entry in entries}
         for entry in entries:
             stored = found[entry.path]
-            wanted = replace(entry, content=None, link_group=0)
-            assert replace(stored.entry, path=entry.path, link_group=0) == wanted
+            wanted = entry._replace(content=None, link_group=0)
+            assert stored.entry._replace(path=entry.path, link_group=0) == wanted
             if entry.kind is Kind.FILE:
                 assert b"".join(reader.read(stored)) == Path(entry.content).read_bytes()
             _same_as_on_disk(top, stored, entry.path)

@@ -89,7 +89,7 @@ EVERY_KIND = tree(
 def test_every_kind_of_entry_comes_back(tmp_path, algorithm, compression, nanoseconds):
     settings = replace(repository.SMALL, algorithm=algorithm, compression=compression, nanoseconds=nanoseconds)
     repo = repository.make(tmp_path / "repo", settings)
-    entries = tuple(replace(entry, mtime_ns=123_456_789 if nanoseconds else 0) for entry in EVERY_KIND)
+    entries = tuple(entry._replace(mtime_ns=123_456_789 if nanoseconds else 0) for entry in EVERY_KIND)
     done = repo.publish(Graft(at=RepoPath("/a/b"), tree=entries, catalogs=frozenset({"", "links"})))
     assert (done.revision, done.changed, done.files) == (2, True, 13)
     with repo.open() as reader:
@@ -97,7 +97,7 @@ def test_every_kind_of_entry_comes_back(tmp_path, algorithm, compression, nanose
         for entry in entries:
             stored = found.pop(entry.path)
             group = stored.entry.link_group
-            assert replace(stored.entry, link_group=0, path="") == replace(entry, link_group=0, path="", content=None)
+            assert stored.entry._replace(link_group=0, path="") == entry._replace(link_group=0, path="", content=None)
             assert bool(group) == bool(entry.link_group)
             if entry.kind is Kind.FILE:
                 assert b"".join(reader.read(stored)) == entry.content
@@ -126,7 +126,7 @@ def test_objects_and_rows_are_those_of_the_cvmfs_tools(tmp_path, name):
     repo = repository.make(tmp_path / "ours", settings)
     stored = {each.path: each for each in theirs.walk()}
     entries = tuple(
-        replace(each.entry, content=b"".join(theirs.read(each)) if each.entry.kind is Kind.FILE else None)
+        each.entry._replace(content=b"".join(theirs.read(each)) if each.entry.kind is Kind.FILE else None)
         for each in stored.values()
     )
     mounts = frozenset(each.path for each in stored.values() if each.catalog)

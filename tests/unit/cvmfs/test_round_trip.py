@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import cvmfs_repository as repository
@@ -41,7 +40,7 @@ _COMMON = {
 def _entries(draw):
     """A tree with entries of every kind in up to four directories."""
     folders = [""] + [os.fsdecode(name) for name in draw(st.lists(_NAME, max_size=3, unique=True))]
-    found = {name: replace(directory(name), **_values(draw)) for name in folders}
+    found = {name: directory(name)._replace(**_values(draw)) for name in folders}
     for name in draw(st.lists(_NAME, max_size=8, unique=True)):
         folder = draw(st.sampled_from(folders))
         path = f"{folder}/{os.fsdecode(name)}".lstrip("/")
@@ -83,7 +82,7 @@ def test_any_tree_comes_back(repo, case):
         found = {stored.path[1:].lstrip("/"): stored for stored in reader.walk("t")}
         for entry in entries:
             stored = found[entry.path]
-            assert replace(stored.entry, path=entry.path, content=entry.content) == entry
+            assert stored.entry._replace(path=entry.path, content=entry.content) == entry
             if entry.kind is Kind.FILE:
                 assert b"".join(reader.read(stored)) == entry.content
         assert {path for path, stored in found.items() if stored.catalog} == catalogs

@@ -116,7 +116,7 @@ def test_mixed_files_are_stored_as_the_cvmfs_tools_store_them(tmp_path):
     with open_repository(vector, public_key=key, now=vectors.NOW) as reader:
         files = {row.entry.path: row for row in reader.walk() if row.entry.kind == "file"}
         plain = [path for path, row in files.items() if row.compression is Compression.NONE]
-        entries = [replace(row.entry, content=b"".join(reader.read(row))) for row in files.values()]
+        entries = [row.entry._replace(content=b"".join(reader.read(row))) for row in files.values()]
     assert 0 < len(plain) < len(files)
     own = replace(repository.SMALL, reference_compressor=True, uncompressed=tuple(f"/{path}" for path in plain))
     repo = repository.make(tmp_path / "repo", own)
