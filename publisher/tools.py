@@ -330,6 +330,11 @@ class Partner:
     _process: subprocess.Popen[bytes]
     _errors: IO[bytes]
 
+    def hang_up(self) -> None:
+        """Says that nothing more will come, which ends it; ``stdin`` is closed then."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+
     def ended(self) -> tuple[str, str]:
         """How the program ended, as words, and what it wrote to stderr; waits for its end."""
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 from publisher.cvmfs import sqlite
 from publisher.cvmfs.catalog import CatalogRef, RawRow
+from publisher.cvmfs.compression import METADATA
 from publisher.cvmfs.counters import Statistics
+from publisher.cvmfs.packer import Packed, Packer
 from publisher.cvmfs.pathhash import PathHash, parent_hash, path_hash
-from publisher.cvmfs.rows import Row
+from publisher.cvmfs.rows import Row, tree_place
 
 _TABLES = (
     "CREATE TABLE properties (key TEXT, value TEXT, CONSTRAINT pk_properties PRIMARY KEY (key))",
@@ -45,8 +47,8 @@ _PARENT_INDEX = "CREATE INDEX idx_catalog_parent ON catalog (parent_1, parent_2)
 class CatalogContents:
     """All that goes into a new catalog."""
 
-    rows: tuple[Row, ...]
-    """In tree order."""
+    rows: Sequence[Row]
+    """In any order."""
     nested: tuple[CatalogRef, ...]
     binds: tuple[CatalogRef, ...]
     properties: Mapping[str, str]
@@ -54,8 +56,19 @@ class CatalogContents:
 
 
 def encode_catalog(contents: CatalogContents) -> bytes:
-    """The bytes of a (uncompressed) catalog."""
+    """The bytes of a (uncompressed) catalog; its rows are in tree order, siblings by the bytes of their names."""
     return sqlite.build(_TABLES, _filler(contents))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CatalogTask:
+    """A catalog to be stored, by whoever packs."""
+
+    contents: CatalogContents
+
+    def pack(self, packer: Packer) -> list[Packed]:
+        """Encodes and stores it."""
+        return [packer.store(encode_catalog(self.contents), METADATA)]
 
 
 def columns_of(rows: Sequence[Row]) -> Iterator[RawRow]:
@@ -75,7 +88,7 @@ def outline_of(rows: Mapping[str, Row], mount: str) -> tuple[int, list[RawRow]]:
 
 def _filler(contents: CatalogContents) -> Callable[[sqlite3.Connection], None]:
     def fill(database: sqlite3.Connection) -> None:
-        columns = columns_of(contents.rows)
+        columns = columns_of(sorted(contents.rows, key=tree_place))
         values = [(key, os.fsencode(value)) for key, value in contents.properties.items()]
         database.executemany("INSERT INTO properties VALUES (?, CAST(? AS TEXT))", values)
         database.executemany(

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 from publisher.cvmfs.chunker import ChunkRule
 from publisher.cvmfs.compression import Compression, Compressor
 from publisher.cvmfs.content_index import StoredIndex
-from publisher.cvmfs.crew import Job, crew_of
-from publisher.cvmfs.packer import Packed, Packer, Part, kind_of
+from publisher.cvmfs.crew import Crew, Job
+from publisher.cvmfs.packer import Packed, Packer, Part, Parts, kind_of
 from publisher.cvmfs.rows import Chunk, Content
 from publisher.cvmfs.store import ObjectStore
 from publisher.errors import RepositoryError
@@ -20,22 +21,28 @@ _BATCH_FILES = 64
 _BATCH_BYTES = 4 << 20
 _CUT_BYTES = 64 << 20
 """Bigger files are cut here, so that several workers have them at the same time."""
-_ALONE_FILES = 1_000
-_ALONE_BYTES = 32 << 20
-"""What one process packs in the time that workers take to start."""
+
+
+@dataclass(slots=True, eq=False)
+class _Batch:
+    """Parts that are packed together."""
+
+    parts: tuple[Part, ...]
+    packed: list[Packed] | None = None
+    """None until it is done."""
 
 
 @dataclass(slots=True, eq=False)
 class _Run:
-    """Entries that follow each other, and the jobs that they wait for."""
+    """Entries that follow each other, and the batches that they wait for."""
 
     entries: list[Entry] = field(default_factory=list)
     parts: list[Part] = field(default_factory=list)
     """Of the small files."""
     bytes: int = 0
-    jobs: list[Job] = field(default_factory=list)
+    batches: list[_Batch] = field(default_factory=list)
     big: bool = False
-    """One file; its jobs, one or more, give its pieces."""
+    """One file; its batches, one or more, give its pieces."""
 
     @property
     def full(self) -> bool:
@@ -43,7 +50,7 @@ class _Run:
 
     @property
     def done(self) -> bool:
-        return all(job.packed is not None for job in self.jobs)
+        return all(batch.packed is not None for batch in self.batches)
 
 
 class ContentWriter:
@@ -55,8 +62,8 @@ class ContentWriter:
         compressor: Compressor,
         rule: ChunkRule,
         *,
+        crew: Crew,
         plain: Callable[[str], bool] = lambda _: False,
-        jobs: int,
         progress: Callable[[int, int], None],
     ) -> None:
         """Gets ready.
@@ -65,45 +72,37 @@ class ContentWriter:
             store: where objects go.
             compressor: how they are stored.
             rule: where big files are cut.
+            crew: packs.
             plain: says by its path in the tree whether a file is stored as it is.
-            jobs: processes that work at the same time; 1 is this one alone.
             progress: gets the number of files and bytes that were just packed.
         """
         self._store = store
         self._compressor = compressor
         self._rule = rule
         self._plain = plain
-        self._jobs = jobs
+        self._crew = crew
         self._progress = progress
 
-    def stored(
-        self, entries: Iterable[Entry], *, files: int, size_bytes: int
-    ) -> Generator[tuple[Entry, Content | None]]:
-        """The entries in their order, files with their contents, as the contents get stored; close it in any case.
+    def stored(self, entries: Iterable[Entry]) -> Generator[tuple[Entry, Content | None]]:
+        """The entries in their order, files with their contents, as the contents get stored.
 
         Args:
             entries: the tree; read once, a little ahead of what is given.
-            files: about how many files there are.
-            size_bytes: about how many bytes they have.
 
         Raises:
             DiskError: a file cannot be read, or is not what the tree says any more.
         """
-        small = files < _ALONE_FILES and size_bytes < _ALONE_BYTES
-        plan = self._store.plan(self._compressor, self._rule)
-        cutter = Packer(plan, self._store.index)
-        with crew_of(1 if small else self._jobs, plan, self._store.index) as crew:
-            waiting: deque[_Run] = deque()
-            for run in self._runs(entries):
-                waiting.append(run)
-                for job in self._begin(run, cutter):
-                    self._settle(crew.hand_out(job))
-                while waiting and waiting[0].done:
-                    yield from self._finish(waiting.popleft())
-            while waiting:
-                while not waiting[0].done:
-                    self._settle(crew.wait())
+        waiting: deque[_Run] = deque()
+        for run in self._runs(entries):
+            waiting.append(run)
+            for batch in self._begin(run):
+                self._crew.hand_out(Job(Parts(batch.parts), partial(self._settle, batch)))
+            while waiting and waiting[0].done:
                 yield from self._finish(waiting.popleft())
+        while waiting:
+            while not waiting[0].done:
+                self._crew.wait()
+            yield from self._finish(waiting.popleft())
 
     def _runs(self, entries: Iterable[Entry]) -> Iterator[_Run]:
         run = _Run()
@@ -124,27 +123,27 @@ class ContentWriter:
         if run.entries:
             yield run
 
-    def _begin(self, run: _Run, cutter: Packer) -> Iterator[Job]:
-        """The jobs of a run; those of a very big file one by one, while it is cut."""
+    def _begin(self, run: _Run) -> Iterator[_Batch]:
+        """What is to be packed of a run; of a very big file one piece after the other, while it is cut."""
         if run.big:
             whole = self._part(run.entries[0])
             if whole.size > _CUT_BYTES:
-                yield from self._cut_here(run, whole, cutter)
+                yield from self._cut_here(run, whole)
             else:
-                run.jobs.append(Job((whole._replace(cut=True),)))
-                yield run.jobs[-1]
+                run.batches.append(_Batch((whole._replace(cut=True),)))
+                yield run.batches[-1]
         elif run.parts:
-            run.jobs.append(Job(tuple(run.parts)))
-            yield run.jobs[-1]
+            run.batches.append(_Batch(tuple(run.parts)))
+            yield run.batches[-1]
 
-    def _cut_here(self, run: _Run, whole: Part, cutter: Packer) -> Iterator[Job]:
-        for part, known in cutter.pieces(whole):
-            job = Job((part,), [known] if known else None)
-            run.jobs.append(job)
+    def _cut_here(self, run: _Run, whole: Part) -> Iterator[_Batch]:
+        for part, known in self._crew.packer.pieces(whole):
+            batch = _Batch((part,))
+            run.batches.append(batch)
             if known:
-                self._settle((job,))
+                self._settle(batch, [known])
             else:
-                yield job
+                yield batch
 
     def _part(self, entry: Entry) -> Part:
         if entry.content is None:
@@ -152,19 +151,18 @@ class ContentWriter:
         size = entry.size_bytes
         return Part(entry.content, entry.path, size, 0, size, -1, self._plain(entry.path))
 
-    def _settle(self, jobs: Iterable[Job]) -> None:
+    def _settle(self, batch: _Batch, packed: list[Packed]) -> None:
         """Takes what was packed into the store."""
-        for job in jobs:
-            assert job.packed is not None
-            if job.parts[0].cut:
-                job.parts = tuple(_cut(job.parts[0], job.packed))
-            if job.parts:
-                self._store.look(job.packed, kind_of(job.parts[0]))
-            for number, (part, packed) in enumerate(zip(job.parts, job.packed, strict=True)):
-                if not self._store.adopt(packed, kind_of(part)):
-                    job.packed[number] = self._pack_again(part)
-            files = sum(part.start == 0 for part in job.parts)
-            self._progress(files, sum(part.length for part in job.parts))
+        if batch.parts[0].cut:
+            batch.parts = tuple(_cut(batch.parts[0], packed))
+        if batch.parts:
+            self._store.look(packed, kind_of(batch.parts[0]))
+        for number, (part, each) in enumerate(zip(batch.parts, packed, strict=True)):
+            if not self._store.adopt(each, kind_of(part)):
+                packed[number] = self._pack_again(part)
+        batch.packed = packed
+        files = sum(part.start == 0 for part in batch.parts)
+        self._progress(files, sum(part.length for part in batch.parts))
 
     def _pack_again(self, part: Part) -> Packed:
         """Packs what the index knows and the store has lost."""
@@ -176,7 +174,7 @@ class ContentWriter:
         if run.big:
             yield run.entries[0], self._content(run)
             return
-        packed = iter(zip(run.parts, run.jobs[0].packed or () if run.jobs else (), strict=True))
+        packed = iter(zip(run.parts, run.batches[0].packed or () if run.batches else (), strict=True))
         for entry in run.entries:
             if entry.kind is Kind.FILE:
                 yield entry, self._whole(entry, *next(packed))
@@ -196,7 +194,7 @@ class ContentWriter:
 
     def _content(self, run: _Run) -> Content:
         (entry,) = run.entries
-        found = [both for job in run.jobs for both in zip(job.parts, job.packed or (), strict=True)]
+        found = [both for batch in run.batches for both in zip(batch.parts, batch.packed or (), strict=True)]
         if len(found) == 1:
             return self._whole(entry, *found[0])
         return Content(

@@ -7,87 +7,63 @@ import os
 import select
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Self
 
 import publisher
 from publisher import tools
 from publisher.cvmfs.frames import Trouble, frame, receive
-from publisher.cvmfs.packer import Index, Packed, Packer, Part, Plan
+from publisher.cvmfs.packer import Index, Packed, Packer, Plan, Task
 from publisher.errors import DiskError, ToolError
 
 _AHEAD = 8
-"""Jobs that each worker has: it goes on while a catalog is written."""
+"""Jobs that each worker has: it goes on while this process does something else."""
+_ALONE_FILES = 1_000
+_ALONE_BYTES = 32 << 20
+"""What one process packs in the time that workers take to start."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Job:
-    """Parts that are packed together."""
+    """Something to be packed, and who is told when it is."""
 
-    parts: tuple[Part, ...]
-    packed: list[Packed] | None = None
-    """None until it is done."""
-
-
-class Crew(Protocol):
-    """Who packs."""
-
-    def hand_out(self, job: Job) -> list[Job]:
-        """Takes a job, waiting while there are enough; the jobs that were done meanwhile.
-
-        Raises:
-            DiskError: a file cannot be read, or an object cannot be written.
-        """
-        ...
-
-    def wait(self) -> list[Job]:
-        """Waits until at least one job is done; nothing only when no job is under way."""
-        ...
-
-
-class Alone:
-    """This process packs, each job at once: nothing to start, which is best for small trees."""
-
-    def __init__(self, packer: Packer) -> None:
-        self._packer = packer
-
-    def hand_out(self, job: Job) -> list[Job]:
-        """See :class:`Crew`."""
-        job.packed = self._packer.pack(job.parts)
-        return [job]
-
-    def wait(self) -> list[Job]:
-        """See :class:`Crew`."""
-        return []
+    task: Task
+    done: Callable[[list[Packed]], None]
+    """Called while somebody gives the crew a job, or waits for it; it must not give it jobs itself."""
 
 
 @dataclass(slots=True, eq=False)
 class _Worker:
     process: tools.Partner
-    jobs: deque[Job] = field(default_factory=deque)
-    """Answers come in the order of the jobs."""
+    jobs: deque[tuple[Job, int]] = field(default_factory=deque)
+    """Each with the descriptor that stays open until its answer comes, or -1; answers come in the order of the jobs."""
 
-    def give(self, what: object) -> list[Job]:
-        """Tells it something, and takes its answers meanwhile: pipes are short, and it might wait for us to read."""
-        done = []
-        view = memoryview(frame(what))
+    def give(self, job: Job) -> None:
+        """Gives it a job."""
+        words, kept = frame(job.task)
+        self.jobs.append((job, kept))
+        self.tell(words)
+
+    def tell(self, words: bytes) -> None:
+        """Says something, and takes answers meanwhile: pipes are short, and it might wait for us to read."""
+        view = memoryview(words)
         poll = select.poll()
         poll.register(self.process.stdout, select.POLLIN)
         poll.register(self.process.stdin, select.POLLOUT)
         while view:
             ready = {descriptor for descriptor, _ in poll.poll()}
             if self.process.stdout in ready:
-                done.append(self.finish())
+                self.finish()
             elif ready:
                 try:
                     view = view[os.write(self.process.stdin, view[: select.PIPE_BUF]) :]  # so many never block
                 except OSError as exc:
                     raise self._gone() from exc
-        return done
 
-    def finish(self) -> Job:
+    def finish(self) -> None:
+        """Takes the answer to its first job."""
         try:
             answer = receive(self.process.stdout)
         except EOFError as exc:
@@ -97,65 +73,105 @@ class _Worker:
                 raise ToolError(f"a worker failed: {answer.message}", detail=answer.detail)
             raise DiskError(answer.message, hint=answer.hint)
         assert isinstance(answer, list)
-        job = self.jobs.popleft()
-        job.packed = answer
+        job = self._pop()
+        job.done(list(map(Packed._make, answer)))
+
+    def _pop(self) -> Job:
+        job, kept = self.jobs.popleft()
+        if kept >= 0:
+            os.close(kept)
         return job
+
+    def forget(self) -> None:
+        """Forgets all jobs: there will be no answers."""
+        while self.jobs:
+            self._pop()
 
     def _gone(self) -> ToolError:
         ending, said = self.process.ended()
         return ToolError(f"a worker that packs objects {ending}", hint="run it again", detail=said)
 
 
-class Workers:
-    """Processes that pack: Python works on one thing at a time in each."""
+class Crew:
+    """Packs what it is given: this process at once, or workers once there is enough to do.
 
-    def __init__(self, processes: Sequence[tools.Partner], plan: Plan) -> None:
-        self._workers = [_Worker(process) for process in processes]
+    Workers are processes, as Python works on one thing at a time in each. However the context ends, none is left, so
+    that nobody writes any more.
+    """
+
+    def __init__(self, workers: int, plan: Plan, index: Index) -> None:
+        """Gets ready.
+
+        Args:
+            workers: how many; fewer than two are none but this process.
+            plan: how things are packed.
+            index: what the store has, for this process; workers read what the plan names.
+        """
+        self.packer = Packer(plan, index)
+        """For what is packed here."""
+        self._plan = plan
+        self._most = workers
+        self._stack = contextlib.ExitStack()
+        self._workers: list[_Worker] = []
         self._poll = select.poll()
-        self._by_descriptor = {worker.process.stdout: worker for worker in self._workers}
-        for descriptor in self._by_descriptor:
-            self._poll.register(descriptor, select.POLLIN)
-        for worker in self._workers:
-            worker.give(plan)
+        self._by_descriptor: dict[int, _Worker] = {}
 
-    def hand_out(self, job: Job) -> list[Job]:
-        """See :class:`Crew`."""
-        done = self._ready(0)
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for worker in self._workers:
+            worker.forget()
+            worker.process.hang_up()  # so that they end at the same time
+        self._workers.clear()
+        self._stack.__exit__(*exc)  # type: ignore[arg-type]
+
+    def expect(self, *, files: int, size_bytes: int) -> None:
+        """Starts the workers if so much, or more, makes it worth while.
+
+        Raises:
+            ToolError: a worker cannot be started.
+        """
+        if self._workers or self._most < 2 or (files < _ALONE_FILES and size_bytes < _ALONE_BYTES):
+            return
+        folder = Path(publisher.__file__).parent.parent
+        path = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))
+        argv = (sys.executable, "-P", "-m", "publisher.cvmfs.worker", str(os.getpid()))
+        for _ in range(self._most):
+            process = self._stack.enter_context(tools.partner(argv, env={**os.environ, "PYTHONPATH": path}))
+            worker = _Worker(process)
+            self._workers.append(worker)
+            self._by_descriptor[process.stdout] = worker
+            self._poll.register(process.stdout, select.POLLIN)
+        for worker in self._workers:
+            worker.tell(frame(self._plan)[0])
+
+    def hand_out(self, job: Job) -> None:
+        """Takes a job, waiting while there are enough.
+
+        Raises:
+            DiskError: a file cannot be read, or an object cannot be written.
+        """
+        if not self._workers:
+            job.done(job.task.pack(self.packer))
+            return
+        self._take(0)
         while True:
             worker = min(self._workers, key=lambda each: len(each.jobs))
             if len(worker.jobs) < _AHEAD:
                 break
-            done += self.wait()
-        worker.jobs.append(job)
-        return done + worker.give(job.parts)
+            self.wait()
+        worker.give(job)
 
-    def wait(self) -> list[Job]:
-        """See :class:`Crew`."""
-        if not any(worker.jobs for worker in self._workers):
-            return []
-        return self._ready(None)
+    def wait(self) -> None:
+        """Waits until at least one job is done.
 
-    def _ready(self, timeout_ms: int | None) -> list[Job]:
-        return [self._by_descriptor[descriptor].finish() for descriptor, _ in self._poll.poll(timeout_ms)]
+        Raises:
+            DiskError: as for :meth:`hand_out`.
+        """
+        assert any(worker.jobs for worker in self._workers)
+        self._take(None)
 
-
-@contextlib.contextmanager
-def crew_of(workers: int, plan: Plan, index: Index) -> Iterator[Crew]:
-    """A crew of so many workers; of none but this process for fewer than two.
-
-    However the context ends, no worker is left, so that nobody writes any more.
-
-    Raises:
-        ToolError: a worker cannot be started.
-    """
-    if workers < 2:
-        yield Alone(Packer(plan, index))
-        return
-    folder = Path(publisher.__file__).parent.parent
-    path = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))
-    argv = (sys.executable, "-P", "-m", "publisher.cvmfs.worker", str(os.getpid()))
-    with contextlib.ExitStack() as stack:
-        processes = [
-            stack.enter_context(tools.partner(argv, env={**os.environ, "PYTHONPATH": path})) for _ in range(workers)
-        ]
-        yield Workers(processes, plan)
+    def _take(self, timeout_ms: int | None) -> None:
+        for descriptor, _ in self._poll.poll(timeout_ms):
+            self._by_descriptor[descriptor].finish()

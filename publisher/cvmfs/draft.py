@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from publisher.cvmfs.catalog import SCHEMA, SCHEMA_REVISION, Catalog, CatalogRef
@@ -12,7 +12,7 @@ from publisher.cvmfs.catalog_writer import CatalogContents, outline_of
 from publisher.cvmfs.counters import Counters, Statistics, count
 from publisher.cvmfs.digest import ZERO, Digest
 from publisher.cvmfs.fingerprint import fingerprint, fingerprint_of
-from publisher.cvmfs.rows import Flag, Row
+from publisher.cvmfs.rows import Flag, Row, tree_place
 
 _WRITTEN_ANEW = {
     "schema",
@@ -48,44 +48,24 @@ class Draft:
 
     mount: str
     rows: dict[str, Row] = field(default_factory=dict)
-    children: dict[str, set[str]] = field(default_factory=dict)
-    """Names in each directory."""
     nested: dict[str, CatalogRef] = field(default_factory=dict)
     binds: tuple[CatalogRef, ...] = ()
     former: Former | None = None
     dirty: bool = False
+    unfinished: int = 0
+    """Nested catalogs in it that are being written."""
 
     def put(self, row: Row) -> None:
         """Adds a row, or replaces the one of the same path."""
-        path = row.path
-        self.rows[path] = row
-        if path != self.mount:
-            parent, _, name = path.rpartition("/")
-            self.children.setdefault(parent, set()).add(name)
+        self.rows[row.path] = row
         self.dirty = True
 
     def drop(self, path: str) -> list[str]:
         """Removes a row and all below it in this catalog; gives the mount points among them."""
-        self.children.get(path.rpartition("/")[0], set()).discard(path.rpartition("/")[2])
         self.dirty = True
-        mounts = []
-        waiting = [path]
-        while waiting:
-            at = waiting.pop()
-            row = self.rows.pop(at)
-            if row.mount_point:
-                mounts.append(at)
-            waiting.extend(f"{at}/{name}" for name in self.children.pop(at, ()))
-        return mounts
-
-    def tree_order(self) -> Iterator[Row]:
-        """The rows, the catalog's root first, siblings by the bytes of their names."""
-        waiting = [self.mount]
-        while waiting:
-            path = waiting.pop()
-            yield self.rows[path]
-            names = sorted(self.children.get(path, ()), key=os.fsencode, reverse=True)
-            waiting.extend(f"{path}/{name}" for name in names)
+        below = f"{path}/"
+        gone = [each for each in self.rows if each == path or each.startswith(below)]
+        return [each for each in gone if self.rows.pop(each).mount_point]
 
     def settle_links(self) -> None:
         """Puts every link count right: 2 and the sub-directories for directories, the members for hard links."""
@@ -99,7 +79,7 @@ class Draft:
 
     def _settle_groups(self) -> None:
         members: dict[Row, list[str]] = {}
-        for row in self.tree_order():
+        for row in sorted(self.rows.values(), key=tree_place):
             if not row.is_directory and (row.group or row.links > 1):
                 # Links of one file are equal in everything but the name; what is not, is a file of its own.
                 members.setdefault(row._replace(path=row.parent, links=1), []).append(row.path)
@@ -147,7 +127,7 @@ class Draft:
         properties["last_modified"] = str(now_s)
         properties["revision"] = str(revision)
         properties["previous_revision"] = str(former.ref.digest) if former else ZERO
-        rows = tuple(self.tree_order())
+        rows = tuple(self.rows.values())
         return CatalogContents(
             rows=rows,
             nested=tuple(self.nested[path] for path in sorted(self.nested, key=os.fsencode)),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 from publisher.cvmfs.catalog import CatalogRef
-from publisher.cvmfs.catalog_writer import encode_catalog
+from publisher.cvmfs.catalog_writer import CatalogContents
 from publisher.cvmfs.counters import Counters
 from publisher.cvmfs.digest import Digest
 from publisher.cvmfs.draft import Draft, draft_of, former_of, nested_root, plain_directory
@@ -16,8 +19,23 @@ from publisher.errors import NotFoundError, RepositoryError
 from publisher.names import RepoPath
 from publisher.tree import Entry
 
-StoreCatalog = Callable[[str, bytes], CatalogRef]
-"""Stores a catalog mounted at a path and says how to refer to it."""
+
+class CatalogStore(Protocol):
+    """Where catalogs go."""
+
+    def write(self, contents: CatalogContents, done: Callable[[Written], None]) -> None:
+        """Stores a catalog; tells how it is referred to, at once or while somebody waits or stores something."""
+
+    def wait(self) -> None:
+        """Waits until something is done."""
+
+
+class Written(NamedTuple):
+    """The object that a catalog became."""
+
+    digest: Digest
+    size_bytes: int
+    """Of the database."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,7 +52,7 @@ class Outcome:
 class Drafts:
     """The catalogs of the newest revision, changed in memory."""
 
-    def __init__(self, reader: Reader, store: StoreCatalog, *, now_s: int, nanoseconds: bool) -> None:
+    def __init__(self, reader: Reader, store: CatalogStore, *, now_s: int, nanoseconds: bool) -> None:
         self._reader = reader
         self._now_s = now_s
         self._nanoseconds = nanoseconds
@@ -45,7 +63,11 @@ class Drafts:
         self._totals: dict[Digest, Counters] = {}
         self._store = store
         self._sealed: dict[str, int] = {}
-        """Rows of the catalogs that are written already, by mount path."""
+        """Rows of the nested catalogs that will not change any more, by mount path."""
+        self._incomplete: dict[str, tuple[Draft, Draft]] = {}
+        """Those of them that wait for catalogs in them, and the catalogs around them."""
+        self._complete: deque[tuple[Draft, Draft]] = deque()
+        """Those that can be written."""
         self._written = 0
 
     def lookup(self, path: str) -> Row | None:
@@ -160,9 +182,9 @@ class Drafts:
 
     def _empty_root(self) -> None:
         root = self._loaded[""]
-        for name in sorted(root.children.get("", ())):
-            if f"/{name}" != VIRTUAL:
-                self._clear(f"/{name}")
+        for path in sorted(path for path in root.rows if path.count("/") == 1):
+            if path != VIRTUAL:
+                self._clear(path)
 
     def _make_parents(self, at: RepoPath) -> None:
         missing = []
@@ -206,10 +228,33 @@ class Drafts:
         return {mount: len(draft.rows) for mount, draft in self._loaded.items() if draft.dirty} | self._sealed
 
     def seal(self, draft: Draft) -> None:
-        """Writes a nested catalog that will not change any more, and frees its memory."""
+        """Lets a nested catalog that will not change any more be written, and forgets it.
+
+        The catalog around it, which refers to it, is written when all those in it are.
+        """
         self._sealed[draft.mount] = len(draft.rows)
-        self._enter(draft, self._settle(draft, None))
+        parent = self.home(draft.mount)
+        parent.unfinished += 1
         del self._loaded[draft.mount]
+        if draft.unfinished:
+            self._incomplete[draft.mount] = (draft, parent)
+        else:
+            self._complete.append((draft, parent))
+        self._settle_complete()
+
+    def _settle_complete(self) -> None:
+        while self._complete:
+            draft, parent = self._complete.popleft()
+            self._settle(draft, None, functools.partial(self._enter, parent))
+
+    def _enter(self, parent: Draft, row: Row, ref: CatalogRef) -> None:
+        """Puts a nested catalog into the one around it; that one is not written here, as somebody may be storing."""
+        parent.nested[ref.path] = ref
+        if parent.rows[ref.path] != row:
+            parent.put(row)
+        parent.unfinished -= 1
+        if not parent.unfinished and parent.mount in self._incomplete:
+            self._complete.append(self._incomplete.pop(parent.mount))
 
     def write(self, *, ttl_s: int) -> Outcome:
         """Writes the catalogs that changed, from the innermost outwards.
@@ -218,27 +263,32 @@ class Drafts:
             FormatError: an existing catalog is damaged.
             DiskError: one cannot be written.
         """
-        ref = None
-        for mount in sorted(self._loaded, key=lambda path: (path != "", path.count("/")), reverse=True):
-            draft = self._loaded[mount]
-            ref = self._settle(draft, None if mount else ttl_s)
-            if mount:
-                self._enter(draft, ref)
-        assert ref is not None
+        for mount in sorted(filter(None, self._loaded), key=lambda path: path.count("/"), reverse=True):
+            self.seal(self._loaded[mount])
+        root = self._loaded[""]
+        while root.unfinished:
+            self._store.wait()
+            self._settle_complete()
+        refs: list[CatalogRef] = []
+        self._settle(root, ttl_s, lambda _, ref: refs.append(ref))
+        while not refs:
+            self._store.wait()
+        (ref,) = refs
         changed = ref.digest != self._reader.root_hash
         revision = self._reader.manifest.revision + changed
         return Outcome(root=ref, revision=revision, changed=changed, catalogs_written=self._written)
 
-    def _settle(self, draft: Draft, ttl_s: int | None) -> CatalogRef:
-        """The catalog that a draft became: the former one where that says the same."""
+    def _settle(self, draft: Draft, ttl_s: int | None, done: Callable[[Row, CatalogRef], None]) -> None:
+        """Tells what a draft became, and its row around it: the former catalog where that says the same."""
         if draft.dirty:
             draft.settle_links()
         if draft.former is not None and draft.unchanged(ttl_s):
-            return draft.former.ref
-        self._written += 1
-        return self._write_one(draft, ttl_s)
+            done(draft.mount_row, draft.former.ref)
+        else:
+            self._written += 1
+            self._write_one(draft, ttl_s, done)
 
-    def _write_one(self, draft: Draft, ttl_s: int | None) -> CatalogRef:
+    def _write_one(self, draft: Draft, ttl_s: int | None, done: Callable[[Row, CatalogRef], None]) -> None:
         former = draft.former
         revision = former.revision + 1 if former else 1
         if not draft.mount:
@@ -250,21 +300,18 @@ class Drafts:
         for ref in came:
             subtree += self._total(ref)
         contents = draft.contents(revision=revision, now_s=self._now_s, ttl_s=ttl_s, subtree=subtree)
-        ref = self._store(draft.mount, encode_catalog(contents))
-        self._totals[ref.digest] = contents.statistics.total
-        return ref
+        mount, row, total = draft.mount, draft.mount_row, contents.statistics.total
+
+        def written(what: Written) -> None:
+            self._totals[what.digest] = total
+            done(row, CatalogRef(path=mount, digest=what.digest, size_bytes=what.size_bytes))
+
+        self._store.write(contents, written)
 
     def _total(self, ref: CatalogRef) -> Counters:
         if ref.digest not in self._totals:
             self._totals[ref.digest] = self._reader.catalog(ref).statistics().total
         return self._totals[ref.digest]
-
-    def _enter(self, draft: Draft, ref: CatalogRef) -> None:
-        """Puts a nested catalog into its parent."""
-        parent = self.home(draft.mount)
-        parent.nested[draft.mount] = ref
-        if parent.rows[draft.mount] != draft.mount_row:
-            parent.put(draft.mount_row)
 
 
 def _check_place(path: RepoPath) -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from blake3 import blake3
 
@@ -52,7 +52,7 @@ class Packed(NamedTuple):
     """What became of a part."""
 
     key: bytes
-    """Names the content in the index."""
+    """Names the content in the index; empty for what it need not know."""
     digest: bytes
     """Raw digest of the object."""
     stored_bytes: int
@@ -66,6 +66,32 @@ class Packed(NamedTuple):
     """For a piece of a big file that was cut now, what names its first bytes."""
     last: bool = False
     """For such a piece: it is the end of the file."""
+
+
+class Task(Protocol):
+    """Something to be packed."""
+
+    def pack(self, packer: Packer) -> list[Packed]:
+        """Packs it; may raise :class:`DiskError`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Parts that are packed together."""
+
+    parts: tuple[Part, ...]
+
+    def pack(self, packer: Packer) -> list[Packed]:
+        """See :meth:`Packer.pack`."""
+        return packer.pack(self.parts)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _parts, (tuple(map(tuple, self.parts)),)  # plain tuples are pickled three times faster
+
+
+def _parts(values: Iterable[Iterable[Any]]) -> Parts:
+    return Parts(tuple(map(Part._make, values)))
 
 
 class Index(Protocol):
@@ -203,13 +229,22 @@ class Packer:
         return Packed(key, *twin, "", length) if twin else None
 
     def _new(self, part: Part, key: bytes, data: bytes) -> Packed:
-        stored = data if part.plain else self._compressor.compress(data)
+        packed = self.store(data, _PLAIN if part.plain else self._compressor)
+        self._mine[key] = (packed.digest, packed.stored_bytes)
+        return packed._replace(key=key)
+
+    def store(self, data: bytes, compressor: Compressor) -> Packed:
+        """Writes a content that nobody has stored before.
+
+        Raises:
+            DiskError: it cannot be written.
+        """
+        stored = compressor.compress(data)
         digest = self._algorithm.raw_digest(stored)
         temporary = f"{self._scratch}{self._count}"
         self._count += 1
         write_new(temporary, stored)
-        self._mine[key] = (digest, len(stored))
-        return Packed(key, digest, len(stored), temporary, len(data))
+        return Packed(b"", digest, len(stored), temporary, len(data))
 
     def _is_there(self, kind: ObjectKind, digest: bytes, stored_bytes: int) -> bool:
         try:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from publisher.cvmfs.catalog import CatalogRef
+from publisher.cvmfs.catalog_writer import CatalogContents
 from publisher.cvmfs.dirtab import DIRTAB, Dirtab, parse_dirtab, read_dirtab
 from publisher.cvmfs.disk import failing_as
-from publisher.cvmfs.drafts import Drafts
+from publisher.cvmfs.drafts import Drafts, Written
 from publisher.cvmfs.limits import Limits, check_catalog_sizes
 from publisher.cvmfs.reader import Reader
 from publisher.cvmfs.survey import Survey, survey
@@ -86,8 +87,14 @@ def _missing_parents(drafts: Drafts, path: RepoPath) -> Iterator[str]:
         above = above.parent
 
 
-def _store_nothing(mount: str, data: bytes) -> CatalogRef:
-    raise AssertionError(f"a preflight writes no catalog: {mount}, {len(data)} bytes")
+class _NoStore:
+    """A preflight writes no catalog."""
+
+    def write(self, contents: CatalogContents, done: Callable[[Written], None]) -> None:
+        raise AssertionError(f"a preflight wrote a catalog of {len(contents.rows)} rows for {done}")
+
+    def wait(self) -> None:
+        raise AssertionError("there is nothing to wait for")
 
 
 def nested_below(reader: Reader, path: RepoPath) -> frozenset[str]:
@@ -116,7 +123,7 @@ def preflight(reader: Reader, grafts: Sequence[Graft], removals: Sequence[RepoPa
     Raises:
         RepositoryError: the trees cannot be held by a repository.
     """
-    drafts = Drafts(reader, _store_nothing, now_s=0, nanoseconds=False)
+    drafts = Drafts(reader, _NoStore(), now_s=0, nanoseconds=False)
     for path in removals:
         drafts.remove(path)
     return check_surveys(drafts, survey_grafts(reader, grafts, limits), limits)

@@ -9,19 +9,20 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from publisher.cvmfs.catalog import CatalogRef
+from publisher.cvmfs.catalog_writer import CatalogContents, CatalogTask
 from publisher.cvmfs.commit import Commit, commit, read_reflog
-from publisher.cvmfs.compression import METADATA
 from publisher.cvmfs.content_index import ContentIndex
 from publisher.cvmfs.contents import ContentWriter
+from publisher.cvmfs.crew import Crew, Job
 from publisher.cvmfs.digest import Digest, ObjectKind
-from publisher.cvmfs.drafts import Drafts, Outcome
+from publisher.cvmfs.drafts import Drafts, Outcome, Written
 from publisher.cvmfs.history import History, Tag
 from publisher.cvmfs.keys import KeyFiles
 from publisher.cvmfs.limits import Limits, check_catalog_sizes, refuse
 from publisher.cvmfs.location import Location, storage_of
 from publisher.cvmfs.lock import hold
 from publisher.cvmfs.manifest import MANIFEST_NAME
+from publisher.cvmfs.packer import Packed
 from publisher.cvmfs.preflight import check_surveys, survey_grafts
 from publisher.cvmfs.reader import Reader, open_repository
 from publisher.cvmfs.reflog import REFLOG_NAME
@@ -274,21 +275,24 @@ class _Work:
         trees = survey_grafts(held.reader, grafts, self._limits)
         self._files_total = sum(tree.files for tree in trees)
         self._bytes_total = sum(tree.bytes for tree in trees)
-        drafts = Drafts(held.reader, self._store_catalog, now_s=held.now_s, nanoseconds=held.settings.nanoseconds)
-        for path in removals:
-            drafts.remove(path)
-        self._report += check_surveys(drafts, trees, self._limits)
-        refuse(self._report.findings)
-        self.tell("contents")
-        marker = self._marker(trees)
-        for number, tree in enumerate(trees, 1):
-            at = tree.graft.at
-            last = not any(_related(at, other.graft.at) for other in trees[number:])
-            with contextlib.closing(self._stored(tree)) as entries:  # no worker may write when what is left is removed
-                drafts.graft(at, entries, tree.catalogs, marker, last=last)
-        self.tell("catalogs")
-        refuse(check_catalog_sizes(drafts.entries(), self._limits))
-        return drafts.write(ttl_s=held.settings.ttl_s)
+        plan = held.store.plan(held.settings.compressor, held.settings.chunk_rule)
+        with Crew(self._jobs, plan, held.store.index) as crew:  # nobody writes any more when what is left is removed
+            catalogs = _Catalogs(held.store, crew)
+            drafts = Drafts(held.reader, catalogs, now_s=held.now_s, nanoseconds=held.settings.nanoseconds)
+            for path in removals:
+                drafts.remove(path)
+            self._report += check_surveys(drafts, trees, self._limits)
+            refuse(self._report.findings)
+            self.tell("contents")
+            marker = self._marker(trees)
+            for number, tree in enumerate(trees, 1):
+                at = tree.graft.at
+                last = not any(_related(at, other.graft.at) for other in trees[number:])
+                crew.expect(files=tree.files, size_bytes=tree.bytes)
+                drafts.graft(at, self._stored(tree, crew), tree.catalogs, marker, last=last)
+            self.tell("catalogs")
+            refuse(check_catalog_sizes(drafts.entries(), self._limits))
+            return drafts.write(ttl_s=held.settings.ttl_s)
 
     def result(self, outcome: Outcome, *, seconds: float) -> PublishResult:
         """What all of it came to."""
@@ -315,27 +319,45 @@ class _Work:
             self._held.store.add(b"", ObjectKind.FILE, compressor)
         return Content(size_bytes=0, algorithm=algorithm, compression=compressor.compression, digest=digest.raw)
 
-    def _stored(self, tree: Survey) -> Generator[tuple[Entry, Content | None]]:
+    def _stored(self, tree: Survey, crew: Crew) -> Generator[tuple[Entry, Content | None]]:
         settings = self._held.settings
         at, is_plain = tree.graft.at, settings.is_plain
         writer = ContentWriter(
             self._held.store,
             settings.compressor,
             settings.chunk_rule,
+            crew=crew,
             plain=lambda path: is_plain(f"{at}/{path}".rstrip("/")),
-            jobs=self._jobs,
             progress=self._count,
         )
-        return writer.stored(tree.graft.tree, files=tree.files, size_bytes=tree.bytes)
+        return writer.stored(tree.graft.tree)
 
     def _count(self, files: int, size_bytes: int) -> None:
         self._files_done += files
         self._bytes_done += size_bytes
         self.tell("contents")
 
-    def _store_catalog(self, mount: str, data: bytes) -> CatalogRef:
-        digest = self._held.store.add(data, ObjectKind.CATALOG, METADATA)
-        return CatalogRef(path=mount, digest=digest, size_bytes=len(data))
+
+class _Catalogs:
+    """Stores catalogs: a crew encodes them while the next ones come into being."""
+
+    def __init__(self, store: ObjectStore, crew: Crew) -> None:
+        self._store = store
+        self._crew = crew
+
+    def write(self, contents: CatalogContents, done: Callable[[Written], None]) -> None:
+        """See :class:`CatalogStore`."""
+
+        def packed(answer: list[Packed]) -> None:
+            (catalog,) = answer
+            self._store.adopt(catalog, ObjectKind.CATALOG)
+            done(Written(Digest(raw=catalog.digest, algorithm=self._store.algorithm), catalog.length))
+
+        self._crew.hand_out(Job(CatalogTask(contents=contents), packed))
+
+    def wait(self) -> None:
+        """See :class:`CatalogStore`."""
+        self._crew.wait()
 
 
 def _related(one: RepoPath, other: RepoPath) -> bool:

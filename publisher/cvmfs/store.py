@@ -151,7 +151,7 @@ class ObjectStore:
             os.unlink(packed.temporary)  # noqa: PTH108 - a path as text
         else:
             self._take(name, packed.temporary, packed.stored_bytes)
-        if self._index is not None:
+        if packed.key and self._index is not None:
             self._index.put(packed.key, packed.digest, packed.stored_bytes)
         return True
 

@@ -11,19 +11,19 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from typing import cast
 
 from publisher.cvmfs.content_index import StoredIndex
 from publisher.cvmfs.frames import Trouble, receive, send
-from publisher.cvmfs.packer import Packed, Packer, Part, Plan
+from publisher.cvmfs.packer import Packer, Plan, Task
 from publisher.errors import DiskError
 
 _PR_SET_PDEATHSIG = 1
 
 
-def _answer(packer: Packer, parts: Sequence[Part]) -> list[Packed] | Trouble:
+def _answer(packer: Packer, task: Task) -> list[tuple[object, ...]] | Trouble:
     try:
-        return packer.pack(parts)
+        return list(map(tuple, task.pack(packer)))  # plain tuples are pickled three times faster
     except DiskError as exc:
         return Trouble(message=exc.message, hint=exc.hint)
     except Exception as exc:  # noqa: BLE001 - raised again by whoever gave the job
@@ -47,9 +47,8 @@ def main(parent: int) -> None:
         with StoredIndex(plan.index) as index:
             packer = Packer(plan, index)
             while True:
-                parts = receive(source)
-                assert isinstance(parts, tuple)
-                send(sink, _answer(packer, parts))
+                task = cast("Task", receive(source))
+                send(sink, _answer(packer, task))
     except (EOFError, BrokenPipeError):
         return
 

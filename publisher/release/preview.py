@@ -12,7 +12,7 @@ from publisher.records.release import CatalogPart
 from publisher.release.plan import Action, ImagePlan, ReleasePlan
 from publisher.release.state import PublishedState
 from publisher.report import Report
-from publisher.staging.catalogs import State, check_split, split_tree, states
+from publisher.staging.catalogs import State, check_split, parts, split_tree, states
 from publisher.staging.normalize import Policy, normalize
 
 
@@ -82,13 +82,14 @@ def _preview(image: ImagePlan, plan: ReleasePlan, settings: Settings, state: Pub
     entries = normalize(built.tree, where=image.selection.name, policy=policy).entries
     before = catalogs_before(state, image)
     found = split_tree(entries, settings.catalogs, previous=[part.path for part in before])
+    catalogs = parts(entries, found.catalogs)
     return ImagePreview(
         plan=image,
         built=True,
         entries=len(entries),
         size_bytes=built.size_bytes,
         os=built.inventory.os,
-        catalogs=found.parts if found.catalogs else (),
-        states=states(found.parts, before),
+        catalogs=catalogs if found.catalogs else (),
+        states=states(catalogs, before),
         report=check_split(found, where=image.selection.name, bounds=settings.catalogs),
     )

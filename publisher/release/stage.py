@@ -22,7 +22,7 @@ from publisher.release.preview import catalogs_before
 from publisher.release.state import PublishedState
 from publisher.report import Finding, Report, Severity, collect, error, note, warning
 from publisher.staging.bytecode import check_bytecode
-from publisher.staging.catalogs import check_split, split_tree
+from publisher.staging.catalogs import check_split, parts, split_tree
 from publisher.staging.digest import tree_digest
 from publisher.staging.links import check_links
 from publisher.staging.normalize import Policy, normalize
@@ -99,7 +99,8 @@ def stage_image(plan: ImagePlan, built: BuiltImage, settings: Settings, *, befor
         + collect(_metadata(tree.entries, where))
         + check_split(found, where=where, bounds=settings.catalogs)
     )
-    record = _record(plan, built, tree.entries, opened + tree.report, found.parts if found.catalogs else ())
+    catalogs = parts(tree.entries, found.catalogs) if found.catalogs else ()
+    record = _record(plan, built, tree.entries, opened + tree.report, catalogs)
     return StagedImage(
         name=plan.selection.name,
         version=plan.selection.version,

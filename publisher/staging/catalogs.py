@@ -273,29 +273,40 @@ class Split:
 
     catalogs: frozenset[str]
     """The directories that begin one."""
-    parts: tuple[CatalogPart, ...]
+    sizes: Mapping[str, int]
+    """How many entries each holds; ``""`` also when that is the parent's. See :func:`parts` for more."""
     remarkable: tuple[Entry, ...]
 
 
 def split_tree(entries: Iterable[Entry], bounds: CatalogBounds, *, previous: Iterable[str] = ()) -> Split:
-    """Where the nested catalogs of a tree begin, and what each holds; see :func:`split`.
+    """Where the nested catalogs of a tree begin; see :func:`split`.
 
     Args:
-        entries: the tree; gone through twice.
+        entries: the tree; gone through once.
         bounds: least and most entries.
         previous: the boundaries of the tree that was published before.
     """
     measured = measure(entries)
     cuts = split(measured.counts, bounds, previous=frozenset(previous), marked=measured.marked)
-    return Split(catalogs=cuts, parts=parts(entries, cuts), remarkable=measured.remarkable)
+    return Split(catalogs=cuts, sizes=_sizes(measured.counts, cuts), remarkable=measured.remarkable)
+
+
+def _sizes(counts: Mapping[str, int], catalogs: frozenset[str]) -> dict[str, int]:
+    """The entries of each catalog, its root, which the parent has too, among them."""
+    owner: dict[str, str] = {}
+    sizes = {"": 1}
+    for path, count in counts.items():  # in tree order
+        home = path if not path or path in catalogs else owner[path.rpartition("/")[0]]
+        owner[path] = home
+        sizes[home] = sizes.get(home, 1) + count
+    return sizes
 
 
 def check_split(found: Split, *, where: str, bounds: CatalogBounds) -> Report:
     """An error for each catalog that is larger than the bound; what markers and rules in the tree mean."""
 
     def findings() -> Iterable[Finding]:
-        sizes = {part.path: part.entries for part in found.parts}
-        for path, size in sizes.items():
+        for path, size in found.sizes.items():
             if size > bounds.max_entries:
                 yield error(
                     "large-catalog",
@@ -305,7 +316,7 @@ def check_split(found: Split, *, where: str, bounds: CatalogBounds) -> Report:
                 )
         for entry in found.remarkable:
             if entry.name == MARKER:
-                yield _about_marker(entry, where, sizes, bounds)
+                yield _about_marker(entry, where, found.sizes, bounds)
             else:
                 yield note(
                     "dirtab",

@@ -19,7 +19,7 @@ from pathlib import Path
 import cvmfs_repository as repository
 from cvmfs_repository import FQRN, Repo, file, graft, later
 
-from publisher.cvmfs import contents, disk, keys
+from publisher.cvmfs import crew, disk, keys
 from publisher.cvmfs.check import check
 from publisher.cvmfs.create import create_repository
 from publisher.cvmfs.gc import collect_garbage
@@ -57,7 +57,7 @@ def publish(repo: Repo, tag: str = "killed", *, jobs: int = 1) -> None:
 
 def workers(repo: Repo) -> None:
     """The same by several processes, which write while this one does."""
-    contents._ALONE_FILES = 0
+    crew._ALONE_FILES = 0
     publish(repo, "killed", jobs=2)
 
 

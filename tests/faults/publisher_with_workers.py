@@ -9,7 +9,7 @@ from pathlib import Path
 
 import cvmfs_repository as repository
 
-from publisher.cvmfs import contents
+from publisher.cvmfs import crew
 from publisher.cvmfs.publish import publish
 from publisher.names import RepoPath
 from publisher.tree import FolderTree, Graft
@@ -23,7 +23,7 @@ def tell(state) -> None:
 
 
 if __name__ == "__main__":
-    contents._ALONE_FILES = 0
+    crew._ALONE_FILES = 0
     publish(
         Path(sys.argv[1]),
         keys_folder=Path(sys.argv[2]),

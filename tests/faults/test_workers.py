@@ -17,7 +17,7 @@ import pytest
 from cvmfs_repository import Repo, file, graft, later
 
 from publisher import tools
-from publisher.cvmfs import contents
+from publisher.cvmfs import crew
 from publisher.cvmfs.check import check
 from publisher.errors import DiskError, RepositoryError, ToolError
 from publisher.tree import FolderTree, Graft
@@ -27,7 +27,7 @@ HERE = Path(__file__).parent
 
 @pytest.fixture
 def repo(tmp_path, monkeypatch) -> Repo:
-    monkeypatch.setattr(contents, "_ALONE_FILES", 0)
+    monkeypatch.setattr(crew, "_ALONE_FILES", 0)
     return repository.make(tmp_path / "repo")
 
 

@@ -14,6 +14,7 @@ from publisher.backends.server.site import Site
 from publisher.cvmfs.compression import Compression
 from publisher.cvmfs.content_index import ContentIndex
 from publisher.cvmfs.contents import ContentWriter
+from publisher.cvmfs.crew import Crew
 from publisher.cvmfs.digest import DIGEST_BYTES, Digest, ObjectKind
 from publisher.cvmfs.reader import Stored
 from publisher.cvmfs.rows import Content
@@ -70,10 +71,11 @@ def store(
     with ContentIndex(index) as known:
         target = ObjectStore(FolderStorage(site.storage, spool=index.parent), algorithm=site.algorithm, index=known)
         try:
-            writer = ContentWriter(target, site.compressor, site.chunk_rule, jobs=jobs, progress=progress)
-            size = sum(entry.size_bytes for entry in entries)
-            stored = writer.stored(entries, files=len(entries), size_bytes=size)
-            contents = {entry.path: content for entry, content in stored if content is not None}
+            with Crew(jobs, target.plan(site.compressor, site.chunk_rule), target.index) as crew:
+                crew.expect(files=len(entries), size_bytes=sum(entry.size_bytes for entry in entries))
+                writer = ContentWriter(target, site.compressor, site.chunk_rule, crew=crew, progress=progress)
+                stored = writer.stored(entries)
+                contents = {entry.path: content for entry, content in stored if content is not None}
             target.flush()
         finally:
             target.sweep()

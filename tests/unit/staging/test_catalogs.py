@@ -173,6 +173,15 @@ def test_small_directories_are_cut_off_where_the_bound_needs_it():
     assert cut(files) == {"", "b/a"}
 
 
+@pytest.mark.parametrize(
+    "files", [{}, {"a": 5}, {"b": 90, "b/a": 6, "b/c": 2}, {"a": 60, "b/c": 40, "c": 5, "c/d": 70}]
+)
+def test_sizes_are_those_of_the_parts(files):
+    entries = tree(files)
+    found = split_tree(entries, BOUNDS)
+    assert found.sizes == {part.path: part.entries for part in parts(entries, found.catalogs)}
+
+
 def test_what_became_of_each_catalog():
     before = parts(tree({"a": 3, "b": 3, "c": 3}), frozenset({"", "a", "b"}))
     after = parts(tree({"a": 3, "b": 4, "c": 3}), frozenset({"", "a", "b", "c"}))

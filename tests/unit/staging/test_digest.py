@@ -1,4 +1,3 @@
-
 import pytest
 
 from publisher.errors import DiskError
