@@ -38,6 +38,7 @@ from pathlib import Path
 import deflate
 
 from publisher.cvmfs.create import create_repository
+from publisher.cvmfs.crew import Hands
 from publisher.cvmfs.keys import create_keys
 from publisher.cvmfs.publish import publish
 from publisher.cvmfs.settings import Settings
@@ -114,10 +115,13 @@ def _pack(files: list[Path], store: Path) -> list[tuple[str, str]]:
 
 def publish_folder(work: Path, folder: Path) -> None:
     """What ``afpub repo publish`` does."""
-    entries = normalize(FolderTree(folder=folder), where="bench", policy=Policy()).entries
-    catalogs = split_tree(entries, CatalogBounds()).catalogs
-    graft = Graft(at=RepoPath("/bench/tree"), tree=entries, catalogs=catalogs)
-    publish(work / "repo", keys_folder=work / "keys", now=dt.datetime.now(tz=dt.UTC), grafts=(graft,))
+    with Hands() as hands:
+        tree = hands.start_behind(FolderTree(folder=folder))
+        entries = normalize(tree, where="bench", policy=Policy()).entries
+        catalogs = split_tree(entries, CatalogBounds()).catalogs
+        graft = Graft(at=RepoPath("/bench/tree"), tree=entries, catalogs=catalogs)
+        moment = dt.datetime.now(tz=dt.UTC)
+        publish(work / "repo", keys_folder=work / "keys", now=moment, grafts=(graft,), hands=hands)
 
 
 def publish_small(work: Path, _: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from publisher.backends.base import Changeset, Published, Revision
 from publisher.cvmfs.bucket import Bucket
+from publisher.cvmfs.crew import Hands
 from publisher.cvmfs.digest import Algorithm, Digest
 from publisher.cvmfs.export import export
 from publisher.cvmfs.keys import KeyFiles, private_key_findings, read_key_file
@@ -30,7 +31,10 @@ from publisher.report import Report, collect, error, note, warning
 class EmbeddedBackend:
     """A repository that is published into by writing its files."""
 
-    def __init__(self, location: Location, *, fqrn: Fqrn, keys: Path, wait_s: float = 0.0) -> None:
+    def __init__(
+        self, location: Location, *, fqrn: Fqrn, keys: Path, wait_s: float = 0.0, hands: Hands | None = None
+    ) -> None:
+        """Finds the repository; the hands, if there are any, pack what is published."""
         storage = storage_of(location)
         if not is_there(storage, MANIFEST_NAME):
             raise RepositoryError(
@@ -41,6 +45,7 @@ class EmbeddedBackend:
         self._fqrn = fqrn
         self._keys = keys
         self._wait_s = wait_s
+        self._hands = hands
 
     @property
     def fqrn(self) -> Fqrn:
@@ -96,6 +101,7 @@ class EmbeddedBackend:
             base=Digest.parse(changeset.base.root_hash),
             progress=tell,
             wait_s=self._wait_s,
+            hands=self._hands,
         )
         return Published(
             revision=Revision(number=done.revision, root_hash=f"{done.root_hash}"),

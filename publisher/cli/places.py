@@ -14,9 +14,11 @@ from publisher.backends.server.backend import ServerBackend, never
 from publisher.backends.server.site import ServerOptions, Way
 from publisher.cli.common import Session
 from publisher.cvmfs.bucket import Bucket
+from publisher.cvmfs.crew import Hands
 from publisher.cvmfs.keys import KeyFiles
 from publisher.cvmfs.location import is_bucket, storage_of
 from publisher.cvmfs.reader import Reader, open_repository
+from publisher.cvmfs.settings import read_settings
 from publisher.cvmfs.storage import Storage
 from publisher.errors import UsageError
 from publisher.names import Fqrn
@@ -170,11 +172,22 @@ class Place:
             raise UsageError("where are the keys of the repository?", hint="name their folder: --keys FOLDER")
         return self.keys
 
-    def backend(self, *, wait_s: float = 0.0, progress: Progress | None = None) -> ProjectBackend:
+    def backend(
+        self, *, wait_s: float = 0.0, progress: Progress | None = None, hands: Hands | None = None
+    ) -> ProjectBackend:
         """The repository as a back-end that can be published into."""
         if self.settings is not None:
             return server_of(self.settings, wait_s=wait_s)
-        return EmbeddedBackend(self.storage(progress), fqrn=self.fqrn(), keys=self.key_folder(), wait_s=wait_s)
+        storage, keys = self.storage(progress), self.key_folder()
+        return EmbeddedBackend(storage, fqrn=self.fqrn(), keys=keys, wait_s=wait_s, hands=hands)
+
+    def hands(self) -> Hands:
+        """Processes to pack what is published here; none for a site's server, which packs itself."""
+        if self.settings is not None:
+            return Hands(1)
+        storage = self.storage()
+        with open_repository(storage) as reader:
+            return Hands(read_settings(storage, algorithm=reader.manifest.algorithm).jobs)
 
     def open(self, session: Session, *, at: str = "") -> Reader:
         """A reader of the newest revision, or of another one, verified when a public key is known."""

@@ -116,30 +116,34 @@ def _publish(app: typer.Typer) -> None:
             raise UsageError("a folder cannot replace the root", hint="name a folder, such as /sw/tool/1.0")
         place = find_place(session, repo, keys=keys)
         backend = place.backend(wait_s=wait)
-        tree = normalize(FolderTree(folder=folder), where=f"{folder}", policy=Policy())
-        bounds = CatalogBounds()
-        with place.open(session) as reader:
-            found = split_tree(tree.entries, bounds, previous=nested_below(reader, target))
-        report = tree.report + check_secrets(tree.entries, where=f"{folder}")
-        report += check_split(found, where=f"{folder}", bounds=bounds)
-        changeset = Changeset(
-            base=backend.head(),
-            grafts=(Graft(at=target, tree=tree.entries, catalogs=found.catalogs),),
-            tag=TagName(tag) if tag else None,
-            description=f"publish_{target.name}",
-        )
-        report += backend.preflight(replace(changeset, tag=None))  # a tag that is taken has an exit code of its own
-        session.screen.report(report)
-        session.conclude(report, "nothing was published")
-        with session.screen.progress() as progress:
-            progress.step(f"publishing {len(tree.entries):,} entries")
-            backend = place.backend(wait_s=wait, progress=progress)
+        with place.hands() as hands:
+            looked_at = hands.start_behind(FolderTree(folder=folder))
+            tree = normalize(looked_at, where=f"{folder}", policy=Policy())
+            bounds = CatalogBounds()
+            with place.open(session) as reader:
+                found = split_tree(tree.entries, bounds, previous=nested_below(reader, target))
+            report = tree.report + check_secrets(tree.entries, where=f"{folder}")
+            report += check_split(found, where=f"{folder}", bounds=bounds)
+            changeset = Changeset(
+                base=backend.head(),
+                grafts=(Graft(at=target, tree=tree.entries, catalogs=found.catalogs),),
+                tag=TagName(tag) if tag else None,
+                description=f"publish_{target.name}",
+            )
+            report += backend.preflight(replace(changeset, tag=None))  # a tag that is taken has an exit code of its own
+            session.screen.report(report)
+            session.conclude(report, "nothing was published")
+            with session.screen.progress() as progress:
+                progress.step(f"publishing {len(tree.entries):,} entries")
+                backend = place.backend(wait_s=wait, progress=progress, hands=hands)
 
-            def tell(read: int, total: int) -> None:
-                progress.advance(read, total, "bytes")
+                def tell(read: int, total: int) -> None:
+                    progress.advance(read, total, "bytes")
 
-            # Whatever else was published meanwhile stays: the folder goes to its place in the newest revision.
-            done = from_newest(wait, lambda: backend.publish(replace(changeset, base=backend.head()), progress=tell))
+                # Whatever else was published meanwhile stays: the folder goes to its place in the newest revision.
+                done = from_newest(
+                    wait, lambda: backend.publish(replace(changeset, base=backend.head()), progress=tell)
+                )
         text = f"{target} is revision {done.revision.number} of {backend.fqrn}"
         session.screen.result(
             {

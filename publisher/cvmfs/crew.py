@@ -7,7 +7,7 @@ import os
 import select
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -17,9 +17,11 @@ from publisher import tools
 from publisher.cvmfs.frames import Trouble, frame, receive
 from publisher.cvmfs.packer import Index, Packed, Packer, Plan, Task
 from publisher.errors import DiskError, ToolError
+from publisher.tree import Entry
 
 _AHEAD = 8
 """Jobs that each worker has: it goes on while this process does something else."""
+_MOST_HANDS = 8
 _ALONE_FILES = 1_000
 _ALONE_BYTES = 32 << 20
 """What one process packs in the time that workers take to start."""
@@ -92,26 +94,79 @@ class _Worker:
         return ToolError(f"a worker that packs objects {ending}", hint="run it again", detail=said)
 
 
-class Crew:
-    """Packs what it is given: this process at once, or workers once there is enough to do.
+class Hands:
+    """Processes that can pack: Python works on one thing at a time in each.
 
-    Workers are processes, as Python works on one thing at a time in each. However the context ends, none is left, so
-    that nobody writes any more.
+    To start one takes as long as looking at 10,000 files, so they may be started before there is anything to pack.
+    However the context ends, none is left, so that nobody writes any more.
     """
 
-    def __init__(self, workers: int, plan: Plan, index: Index) -> None:
+    def __init__(self, count: int = 0) -> None:
+        """Starts nothing yet.
+
+        Args:
+            count: how many; 0 is what suits this machine. One is of no use, and never started.
+        """
+        self._count = count or usual_hands()
+        self._stack = contextlib.ExitStack()
+        self.processes: list[tools.Partner] = []
+        """Those that are there."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for process in self.processes:
+            process.hang_up()  # so that they end at the same time
+        self.processes.clear()
+        self._stack.__exit__(*exc)  # type: ignore[arg-type]
+
+    def start(self) -> None:
+        """Starts them, unless they are there.
+
+        Raises:
+            ToolError: one cannot be started.
+        """
+        if self.processes or self._count < 2:
+            return
+        folder = Path(publisher.__file__).parent.parent
+        path = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))
+        argv = (sys.executable, "-P", "-m", "publisher.cvmfs.worker", str(os.getpid()))
+        for _ in range(self._count):
+            process = self._stack.enter_context(tools.partner(argv, env={**os.environ, "PYTHONPATH": path}))
+            self.processes.append(process)
+
+    def start_behind(self, entries: Iterable[Entry]) -> Iterator[Entry]:
+        """The entries; with so many that the processes will be needed, they start meanwhile."""
+        for number, entry in enumerate(entries):
+            if number == _ALONE_FILES:
+                self.start()
+            yield entry
+
+
+def usual_hands() -> int:
+    """How many processes pack on this machine, unless somebody says otherwise."""
+    return min(_MOST_HANDS, len(os.sched_getaffinity(0)))
+
+
+class Crew:
+    """Packs what it is given: this process at once, or others once there is enough to do.
+
+    However the context ends, nobody packs any more.
+    """
+
+    def __init__(self, hands: Hands, plan: Plan, index: Index) -> None:
         """Gets ready.
 
         Args:
-            workers: how many; fewer than two are none but this process.
+            hands: pack, if they are there or get started.
             plan: how things are packed.
-            index: what the store has, for this process; workers read what the plan names.
+            index: what the store has, for this process; others read what the plan names.
         """
         self.packer = Packer(plan, index)
         """For what is packed here."""
         self._plan = plan
-        self._most = workers
-        self._stack = contextlib.ExitStack()
+        self._hands = hands
         self._workers: list[_Worker] = []
         self._poll = select.poll()
         self._by_descriptor: dict[int, _Worker] = {}
@@ -122,23 +177,19 @@ class Crew:
     def __exit__(self, *exc: object) -> None:
         for worker in self._workers:
             worker.forget()
-            worker.process.hang_up()  # so that they end at the same time
         self._workers.clear()
-        self._stack.__exit__(*exc)  # type: ignore[arg-type]
+        self._hands.__exit__(*exc)
 
     def expect(self, *, files: int, size_bytes: int) -> None:
-        """Starts the workers if so much, or more, makes it worth while.
+        """Has others pack if so much, or more, makes it worth while.
 
         Raises:
             ToolError: a worker cannot be started.
         """
-        if self._workers or self._most < 2 or (files < _ALONE_FILES and size_bytes < _ALONE_BYTES):
+        if self._workers or (files < _ALONE_FILES and size_bytes < _ALONE_BYTES):
             return
-        folder = Path(publisher.__file__).parent.parent
-        path = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))
-        argv = (sys.executable, "-P", "-m", "publisher.cvmfs.worker", str(os.getpid()))
-        for _ in range(self._most):
-            process = self._stack.enter_context(tools.partner(argv, env={**os.environ, "PYTHONPATH": path}))
+        self._hands.start()
+        for process in self._hands.processes:
             worker = _Worker(process)
             self._workers.append(worker)
             self._by_descriptor[process.stdout] = worker

@@ -266,6 +266,7 @@ class Drafts:
         for mount in sorted(filter(None, self._loaded), key=lambda path: path.count("/"), reverse=True):
             self.seal(self._loaded[mount])
         root = self._loaded[""]
+        self._settle_complete()
         while root.unfinished:
             self._store.wait()
             self._settle_complete()

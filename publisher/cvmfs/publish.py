@@ -13,7 +13,7 @@ from publisher.cvmfs.catalog_writer import CatalogContents, CatalogTask
 from publisher.cvmfs.commit import Commit, commit, read_reflog
 from publisher.cvmfs.content_index import ContentIndex
 from publisher.cvmfs.contents import ContentWriter
-from publisher.cvmfs.crew import Crew, Job
+from publisher.cvmfs.crew import Crew, Hands, Job
 from publisher.cvmfs.digest import Digest, ObjectKind
 from publisher.cvmfs.drafts import Drafts, Outcome, Written
 from publisher.cvmfs.history import History, Tag
@@ -149,6 +149,7 @@ def publish(  # noqa: PLR0913 - one call with everything a revision is made of
     wait_s: float = 0.0,
     limits: Limits | None = None,
     jobs: int | None = None,
+    hands: Hands | None = None,
 ) -> PublishResult:
     """Puts trees into a repository and removes paths, as one new revision or not at all.
 
@@ -167,6 +168,7 @@ def publish(  # noqa: PLR0913 - one call with everything a revision is made of
         wait_s: how long to wait for another publisher, in seconds.
         limits: sizes to stay below; those of the repository's settings when left out.
         jobs: processes that read and compress; what the repository's settings say when left out.
+        hands: such processes, if there are any already.
 
     Raises:
         TransactionOpenError: another publisher holds the repository.
@@ -180,7 +182,8 @@ def publish(  # noqa: PLR0913 - one call with everything a revision is made of
     start = time.monotonic()
     with session(location, keys_folder=keys_folder, now=now, wait_s=wait_s) as held:
         _check_base(held, base)
-        work = _Work(held, limits or held.settings.limits, jobs or held.settings.workers, progress)
+        hands = hands or Hands(jobs or held.settings.jobs)
+        work = _Work(held, limits or held.settings.limits, hands, progress)
         outcome = work.apply(grafts, removals)
         work.tell("manifest")
         history = tagged_history(held.reader, outcome, held.now_s, tag, description)
@@ -244,11 +247,11 @@ class _Work:
     """Reads the trees, stores contents and catalogs, and keeps count."""
 
     def __init__(
-        self, held: Session, limits: Limits, jobs: int, progress: Callable[[PublishProgress], None] | None
+        self, held: Session, limits: Limits, hands: Hands, progress: Callable[[PublishProgress], None] | None
     ) -> None:
         self._held = held
         self._limits = limits
-        self._jobs = jobs
+        self._hands = hands
         self._progress = progress
         self._files_total = 0
         self._bytes_total = 0
@@ -276,7 +279,7 @@ class _Work:
         self._files_total = sum(tree.files for tree in trees)
         self._bytes_total = sum(tree.bytes for tree in trees)
         plan = held.store.plan(held.settings.compressor, held.settings.chunk_rule)
-        with Crew(self._jobs, plan, held.store.index) as crew:  # nobody writes any more when what is left is removed
+        with Crew(self._hands, plan, held.store.index) as crew:  # nobody writes any more when what is left is removed
             catalogs = _Catalogs(held.store, crew)
             drafts = Drafts(held.reader, catalogs, now_s=held.now_s, nanoseconds=held.settings.nanoseconds)
             for path in removals:

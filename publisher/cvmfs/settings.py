@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields, replace
 
@@ -20,7 +19,6 @@ from publisher.patterns import PathPattern, matcher
 SETTINGS_NAME = f"{SIDE_FOLDER}/settings.json"
 _USUAL = 5
 _USUAL_ZLIB = 6
-_USUAL_JOBS = 8
 _MOST_JOBS = 256
 
 
@@ -69,11 +67,6 @@ class Settings:
         if not 0 <= self.jobs <= _MOST_JOBS:
             raise RepositoryError(f"there can be 0 to {_MOST_JOBS} jobs, not {self.jobs}")
         _ = self.compressor, self.chunk_rule, self.is_plain, self.limits
-
-    @property
-    def workers(self) -> int:
-        """How many processes read and compress on this machine."""
-        return self.jobs or min(_USUAL_JOBS, len(os.sched_getaffinity(0)))
 
     @property
     def compressor(self) -> Compressor:

@@ -40,11 +40,13 @@ def folder(tmp_path) -> Path:
         (place / f"d{number % 3}" / f"f{number}").write_bytes(b"%d" % (number // 2) * number * 50)
     (place / "big").write_bytes(hashlib.shake_128(b"big").digest(1_000_000))
     (place / "link").symlink_to("big")
+    (place / "d1" / "deep").mkdir()
+    (place / "d1" / "deep" / "f").write_bytes(b"deep")
     return place
 
 
 def tree_of(folder: Path) -> Graft:
-    return replace(graft("/sw/tree", catalogs=("", "d1")), tree=FolderTree(folder=folder))
+    return replace(graft("/sw/tree", catalogs=("", "d0", "d1", "d1/deep")), tree=FolderTree(folder=folder))
 
 
 def children() -> list[str]:
@@ -199,3 +201,35 @@ def test_in_memory_contents_go_to_workers_too(repo):
         for name, content in data.items():
             assert b"".join(reader.read(f"a/{name}")) == content
     clean(repo)
+
+
+def test_hands_that_start_while_the_tree_is_looked_at(repo, folder, tmp_path):
+    with crew.Hands(3) as hands:
+        tree = list(hands.start_behind(FolderTree(folder=folder)))
+        assert len(children()) == len(hands.processes) == 3
+        hands.start()
+        assert len(children()) == 3
+        with pytest.raises(RepositoryError, match="cannot begin a nested catalog"):
+            repo.publish(graft("/sw/tree", *tree[1:], catalogs=("nowhere",)), at=later(1), hands=hands)
+        assert len(children()) == 3
+        (folder / "d0" / "f0").unlink()
+        with pytest.raises(DiskError, match="f0"):
+            repo.publish(replace(tree_of(folder), tree=tree), at=later(1), hands=hands)
+        clean(repo)
+        (folder / "d0" / "f0").write_bytes(b"")
+        assert repo.publish(replace(tree_of(folder), tree=tree), at=later(1), hands=hands).changed
+    clean(repo)
+    other = repository.make(tmp_path / "other")
+    other.publish(tree_of(folder), at=later(1), jobs=1)
+    with repo.open() as one, other.open() as two:
+        assert one.root_hash == two.root_hash
+
+
+def test_hands_that_are_not_needed(folder, monkeypatch):
+    monkeypatch.undo()
+    with crew.Hands(2) as hands:
+        list(hands.start_behind(FolderTree(folder=folder)))
+        assert children() == []
+    with crew.Hands(1) as hands:
+        hands.start()
+        assert children() == []

@@ -14,7 +14,7 @@ from publisher.backends.server.site import Site
 from publisher.cvmfs.compression import Compression
 from publisher.cvmfs.content_index import ContentIndex
 from publisher.cvmfs.contents import ContentWriter
-from publisher.cvmfs.crew import Crew
+from publisher.cvmfs.crew import Crew, Hands
 from publisher.cvmfs.digest import DIGEST_BYTES, Digest, ObjectKind
 from publisher.cvmfs.reader import Stored
 from publisher.cvmfs.rows import Content
@@ -71,7 +71,7 @@ def store(
     with ContentIndex(index) as known:
         target = ObjectStore(FolderStorage(site.storage, spool=index.parent), algorithm=site.algorithm, index=known)
         try:
-            with Crew(jobs, target.plan(site.compressor, site.chunk_rule), target.index) as crew:
+            with Crew(Hands(jobs), target.plan(site.compressor, site.chunk_rule), target.index) as crew:
                 crew.expect(files=len(entries), size_bytes=sum(entry.size_bytes for entry in entries))
                 writer = ContentWriter(target, site.compressor, site.chunk_rule, crew=crew, progress=progress)
                 stored = writer.stored(entries)

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import random
+
 import cvmfs_repository as repository
 import pytest
 from cvmfs_repository import file, later
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from publisher.cvmfs.catalog_writer import encode_catalog
+from publisher.cvmfs.compression import Compression
+from publisher.cvmfs.digest import Algorithm
+from publisher.cvmfs.drafts import Drafts, Written
 from publisher.cvmfs.preflight import nested_below
+from publisher.cvmfs.rows import Content
 from publisher.names import RepoPath
 from publisher.project.settings import CatalogBounds
 from publisher.staging.catalogs import split_tree
-from publisher.tree import Graft
+from publisher.tree import Graft, Kind
 
 BOUNDS = CatalogBounds(min_entries=10, max_entries=60)
 AT = RepoPath("/sw/tool")
@@ -82,3 +91,62 @@ def test_which_catalogs_begin_below_a_path(repo, path, found):
     publish(repo, [*files("bin", 15), *files("share/doc", 12), *files("include", 20)], 1)
     with repo.open() as reader:
         assert nested_below(reader, RepoPath(path)) == found
+
+
+class Store:
+    """Stores catalogs nowhere; tells what became of one at once, or late and in any order."""
+
+    def __init__(self, choose=None):
+        self.choose = choose
+        self.waiting = []
+        self.order = []
+
+    def write(self, contents, done):
+        self.waiting.append((contents, done))
+        if self.choose is None:
+            self.wait()
+
+    def wait(self):
+        assert self.waiting, "whoever waits here waits for ever"
+        contents, done = self.waiting.pop(self.choose(len(self.waiting)) if self.choose else 0)
+        data = encode_catalog(contents)
+        self.order.append(contents.properties.get("root_prefix", ""))
+        done(Written(Algorithm.SHA1.digest(data), len(data)))
+
+
+DEEP = repository.tree(*(file(f"{folder}/f") for folder in ("x", "x/y", "x/y/z", "x/w", "v", "v/u", "t")))
+FLAT = repository.tree(file("f"), file("g"), file("h"))
+
+
+def stored(tree, store, answers):
+    """The entries as they get stored; ``answers`` catalogs are told of meanwhile."""
+    content = Content(size_bytes=1, algorithm=Algorithm.SHA1, compression=Compression.ZLIB, digest=bytes(20))
+    for number, entry in enumerate(tree):
+        if number in answers and store.waiting:
+            store.wait()
+        yield entry, content if entry.kind is Kind.FILE else None
+
+
+def root_digest(repo, store, answers=frozenset()):
+    marker = Content(size_bytes=0, algorithm=Algorithm.SHA1, compression=Compression.ZLIB, digest=bytes(20))
+    with repo.open() as reader:
+        drafts = Drafts(reader, store, now_s=1_800_000_000, nanoseconds=False)
+        deep = frozenset({"", "x", "x/y", "x/y/z", "v", "v/u"})
+        drafts.graft(RepoPath("/a"), stored(DEEP, store, answers), deep, marker, last=True)
+        drafts.graft(RepoPath("/b"), stored(FLAT, store, range(len(FLAT))), frozenset(), marker, last=True)
+        return drafts.write(ttl_s=240).root.digest
+
+
+@given(seed=st.integers(0, 1 << 32), answers=st.frozensets(st.integers(0, len(DEEP) - 1)))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_catalogs_may_be_stored_late_and_in_any_order(repo, seed, answers):
+    at_once, late = Store(), Store(random.Random(seed).randrange)
+    assert root_digest(repo, late, answers) == root_digest(repo, at_once)
+    assert sorted(late.order) == sorted(at_once.order)
+    for number, mount in enumerate(late.order):
+        assert not any(each.startswith(f"{mount}/") for each in late.order[number:]), "each behind those in it"
+
+
+def test_the_last_catalogs_may_be_told_of_while_something_else_is_stored(repo):
+    late = Store(lambda _: 0)
+    assert root_digest(repo, late, range(len(DEEP))) == root_digest(repo, Store())

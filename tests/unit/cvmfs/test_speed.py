@@ -19,6 +19,7 @@ from publisher.cvmfs.check import check
 from publisher.cvmfs.chunker import ChunkRule, next_length
 from publisher.cvmfs.compression import Compression, Compressor
 from publisher.cvmfs.content_index import ContentIndex, StoredIndex
+from publisher.cvmfs.crew import usual_hands
 from publisher.cvmfs.digest import Algorithm, ObjectKind
 from publisher.cvmfs.fingerprint import fingerprint, fingerprint_of
 from publisher.cvmfs.packer import Packer, Part, Plan
@@ -345,7 +346,6 @@ def test_usual_compression_levels(given, level):
 
 
 def test_one_process_for_each_processor_that_is_ours(monkeypatch):
-    assert Settings(jobs=3).workers == 3
     for ours, expected in ((1, 1), (4, 4), (64, 8)):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, ours=ours: set(range(ours)))
-        assert Settings().workers == expected
+        assert usual_hands() == expected
