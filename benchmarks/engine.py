@@ -38,21 +38,15 @@ from pathlib import Path
 import deflate
 
 from publisher.cvmfs.create import create_repository
-from publisher.cvmfs.crew import Hands
 from publisher.cvmfs.keys import create_keys
-from publisher.cvmfs.publish import publish
 from publisher.cvmfs.settings import Settings
-from publisher.names import Fqrn, RepoPath
-from publisher.project.settings import CatalogBounds
-from publisher.staging.catalogs import split_tree
-from publisher.staging.normalize import Policy, normalize
-from publisher.tree import Entry, FolderTree, Graft, Kind
+from publisher.names import Fqrn
 
 FQRN = Fqrn("engine.afpub.example")
 INGEST = Fqrn("ingest.afpub.example")
 MANY = Fqrn("many.afpub.example")
 PART = 100_000
-"""Entries of each tree that fills the repository elsewhere."""
+"""Entries of each tree that fills the repository elsewhere, as in ``engine_case.py``."""
 HERE = Path(__file__).resolve()
 
 
@@ -70,7 +64,7 @@ class Figures:
     """Their bytes."""
 
 
-# --- cases: each is a process of its own -----------------------------------------------------------------------------
+# --- what cannot be beaten: each is a process of its own -------------------------------------------------------------
 
 
 def read_and_hash(_: Path, folder: Path) -> None:
@@ -113,49 +107,8 @@ def _pack(files: list[Path], store: Path) -> list[tuple[str, str]]:
     return named
 
 
-def publish_folder(work: Path, folder: Path) -> None:
-    """What ``afpub repo publish`` does."""
-    with Hands() as hands:
-        tree = hands.start_behind(FolderTree(folder=folder))
-        entries = normalize(tree, where="bench", policy=Policy()).entries
-        catalogs = split_tree(entries, CatalogBounds()).catalogs
-        graft = Graft(at=RepoPath("/bench/tree"), tree=entries, catalogs=catalogs)
-        moment = dt.datetime.now(tz=dt.UTC)
-        publish(work / "repo", keys_folder=work / "keys", now=moment, grafts=(graft,), hands=hands)
-
-
-def publish_small(work: Path, _: Path) -> None:
-    """One small file."""
-    tree = (
-        Entry(path="", kind=Kind.DIRECTORY, mode=0o755),
-        Entry(path="kernel.json", kind=Kind.FILE, mode=0o644, size_bytes=3, content=b"{}\n"),
-    )
-    moment = dt.datetime.now(tz=dt.UTC)
-    graft = Graft(at=RepoPath(f"/kernels/k{time.time_ns()}"), tree=tree)
-    publish(work / "repo", keys_folder=work / "keys", now=moment, grafts=(graft,))
-
-
-def fill(work: Path, number: Path) -> None:
-    """A tree of many entries beside everything else; not measured."""
-    content = [b"%d\n" % index for index in range(50)]
-    tree = [Entry(path="", kind=Kind.DIRECTORY, mode=0o755)]
-    for folder in range(PART // 1000):
-        tree.append(Entry(path=f"d{folder:04}", kind=Kind.DIRECTORY, mode=0o755))
-        for index in range(999):
-            data = content[index % len(content)]
-            name = f"d{folder:04}/f{index:04}"
-            tree.append(Entry(path=name, kind=Kind.FILE, mode=0o644, size_bytes=len(data), content=data))
-    graft = Graft(at=RepoPath(f"/elsewhere/t{number}"), tree=tree, catalogs=frozenset({""}))
-    publish(work / "repo", keys_folder=work / "keys", now=dt.datetime.now(tz=dt.UTC), grafts=(graft,))
-
-
-CASES: dict[str, Callable[[Path, Path], None]] = {
-    "hash": read_and_hash,
-    "bare": bare_loop,
-    "publish": publish_folder,
-    "small": publish_small,
-    "fill": fill,
-}
+BOUNDS: dict[str, Callable[[Path, Path], None]] = {"hash": read_and_hash, "bare": bare_loop}
+"""Cases that publish nothing; the others are in a program of their own."""
 
 # --- measuring -------------------------------------------------------------------------------------------------------
 
@@ -195,8 +148,9 @@ def stored(store: Path | None) -> tuple[int, int]:
 
 def case(name: str, work: Path, folder: Path | str) -> Figures:
     """One case of our own."""
-    store = None if name in {"hash", "bare"} else work / "repo"
-    return measure([sys.executable, str(HERE), "--case", name, "--work", str(work), str(folder)], store)
+    if name in BOUNDS:
+        return measure([sys.executable, str(HERE), "--case", name, "--work", str(work), str(folder)])
+    return measure([sys.executable, str(HERE.with_name("engine_case.py")), name, str(work), str(folder)], work / "repo")
 
 
 def rebuild(source: Path, target: Path) -> None:
@@ -364,11 +318,11 @@ def main() -> None:
     parser.add_argument("--only-ours", action="store_true", help="leave the CVMFS server tools out")
     parser.add_argument("--settle", type=float, default=0.0, help="seconds to wait before the next new repository")
     parser.add_argument("--scratch", type=Path, help="folder for the trees and repositories")
-    parser.add_argument("--case", choices=CASES, help=argparse.SUPPRESS)
+    parser.add_argument("--case", choices=BOUNDS, help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.case:
-        CASES[given.case](given.work, given.folder)
+        BOUNDS[given.case](given.work, given.folder)
         return
     peer = bool(shutil.which("cvmfs_server")) and os.geteuid() == 0 and not given.only_ours
     if not peer:
