@@ -2,40 +2,17 @@
 
 from __future__ import annotations
 
-import functools
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
 
 from publisher.cvmfs.catalog import CatalogRef
-from publisher.cvmfs.catalog_writer import CatalogContents
-from publisher.cvmfs.counters import Counters
-from publisher.cvmfs.digest import Digest
 from publisher.cvmfs.draft import Draft, draft_of, former_of, nested_root, plain_directory
+from publisher.cvmfs.finisher import CatalogStore, Finisher
 from publisher.cvmfs.reader import Reader
 from publisher.cvmfs.rows import MARKER, VIRTUAL, Content, Flag, Row, name_fault, row_of_entry
 from publisher.errors import NotFoundError, RepositoryError
 from publisher.names import RepoPath
 from publisher.tree import Entry
-
-
-class CatalogStore(Protocol):
-    """Where catalogs go."""
-
-    def write(self, contents: CatalogContents, done: Callable[[Written], None]) -> None:
-        """Stores a catalog; tells how it is referred to, at once or while somebody waits or stores something."""
-
-    def wait(self) -> None:
-        """Waits until something is done."""
-
-
-class Written(NamedTuple):
-    """The object that a catalog became."""
-
-    digest: Digest
-    size_bytes: int
-    """Of the database."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,15 +37,7 @@ class Drafts:
         self._loaded: dict[str, Draft] = {"": draft_of(reader.catalog, root_ref)}
         self._former: dict[str, CatalogRef] = {}
         """Catalogs that were mounted below something that was replaced or removed."""
-        self._totals: dict[Digest, Counters] = {}
-        self._store = store
-        self._sealed: dict[str, int] = {}
-        """Rows of the nested catalogs that will not change any more, by mount path."""
-        self._incomplete: dict[str, tuple[Draft, Draft]] = {}
-        """Those of them that wait for catalogs in them, and the catalogs around them."""
-        self._complete: deque[tuple[Draft, Draft]] = deque()
-        """Those that can be written."""
-        self._written = 0
+        self._finisher = Finisher(reader, store, now_s=now_s)
 
     def lookup(self, path: str) -> Row | None:
         """The row of a path, as the catalog has it that holds the entry."""
@@ -225,36 +194,13 @@ class Drafts:
 
     def entries(self) -> dict[str, int]:
         """The number of rows of each catalog that was touched, by mount path."""
-        return {mount: len(draft.rows) for mount, draft in self._loaded.items() if draft.dirty} | self._sealed
+        changed = {mount: len(draft.rows) for mount, draft in self._loaded.items() if draft.dirty}
+        return changed | self._finisher.sizes
 
     def seal(self, draft: Draft) -> None:
-        """Lets a nested catalog that will not change any more be written, and forgets it.
-
-        The catalog around it, which refers to it, is written when all those in it are.
-        """
-        self._sealed[draft.mount] = len(draft.rows)
-        parent = self.home(draft.mount)
-        parent.unfinished += 1
+        """Lets a nested catalog that will not change any more be written, and forgets it."""
         del self._loaded[draft.mount]
-        if draft.unfinished:
-            self._incomplete[draft.mount] = (draft, parent)
-        else:
-            self._complete.append((draft, parent))
-        self._settle_complete()
-
-    def _settle_complete(self) -> None:
-        while self._complete:
-            draft, parent = self._complete.popleft()
-            self._settle(draft, None, functools.partial(self._enter, parent))
-
-    def _enter(self, parent: Draft, row: Row, ref: CatalogRef) -> None:
-        """Puts a nested catalog into the one around it; that one is not written here, as somebody may be storing."""
-        parent.nested[ref.path] = ref
-        if parent.rows[ref.path] != row:
-            parent.put(row)
-        parent.unfinished -= 1
-        if not parent.unfinished and parent.mount in self._incomplete:
-            self._complete.append(self._incomplete.pop(parent.mount))
+        self._finisher.seal(draft, self.home(draft.mount))
 
     def write(self, *, ttl_s: int) -> Outcome:
         """Writes the catalogs that changed, from the innermost outwards.
@@ -265,54 +211,10 @@ class Drafts:
         """
         for mount in sorted(filter(None, self._loaded), key=lambda path: path.count("/"), reverse=True):
             self.seal(self._loaded[mount])
-        root = self._loaded[""]
-        self._settle_complete()
-        while root.unfinished:
-            self._store.wait()
-            self._settle_complete()
-        refs: list[CatalogRef] = []
-        self._settle(root, ttl_s, lambda _, ref: refs.append(ref))
-        while not refs:
-            self._store.wait()
-        (ref,) = refs
+        ref = self._finisher.finish(self._loaded[""], ttl_s)
         changed = ref.digest != self._reader.root_hash
         revision = self._reader.manifest.revision + changed
-        return Outcome(root=ref, revision=revision, changed=changed, catalogs_written=self._written)
-
-    def _settle(self, draft: Draft, ttl_s: int | None, done: Callable[[Row, CatalogRef], None]) -> None:
-        """Tells what a draft became, and its row around it: the former catalog where that says the same."""
-        if draft.dirty:
-            draft.settle_links()
-        if draft.former is not None and draft.unchanged(ttl_s):
-            done(draft.mount_row, draft.former.ref)
-        else:
-            self._written += 1
-            self._write_one(draft, ttl_s, done)
-
-    def _write_one(self, draft: Draft, ttl_s: int | None, done: Callable[[Row, CatalogRef], None]) -> None:
-        former = draft.former
-        revision = former.revision + 1 if former else 1
-        if not draft.mount:
-            revision = self._reader.manifest.revision + 1
-        went, came = draft.mounted_changes()
-        subtree = former.subtree if former else Counters()
-        for ref in went:
-            subtree -= self._total(ref)
-        for ref in came:
-            subtree += self._total(ref)
-        contents = draft.contents(revision=revision, now_s=self._now_s, ttl_s=ttl_s, subtree=subtree)
-        mount, row, total = draft.mount, draft.mount_row, contents.statistics.total
-
-        def written(what: Written) -> None:
-            self._totals[what.digest] = total
-            done(row, CatalogRef(path=mount, digest=what.digest, size_bytes=what.size_bytes))
-
-        self._store.write(contents, written)
-
-    def _total(self, ref: CatalogRef) -> Counters:
-        if ref.digest not in self._totals:
-            self._totals[ref.digest] = self._reader.catalog(ref).statistics().total
-        return self._totals[ref.digest]
+        return Outcome(root=ref, revision=revision, changed=changed, catalogs_written=self._finisher.written)
 
 
 def _check_place(path: RepoPath) -> None:

@@ -10,7 +10,8 @@ from publisher.cvmfs.catalog import CatalogRef
 from publisher.cvmfs.catalog_writer import CatalogContents
 from publisher.cvmfs.dirtab import DIRTAB, Dirtab, parse_dirtab, read_dirtab
 from publisher.cvmfs.disk import failing_as
-from publisher.cvmfs.drafts import Drafts, Written
+from publisher.cvmfs.drafts import Drafts
+from publisher.cvmfs.finisher import Written
 from publisher.cvmfs.limits import Limits, check_catalog_sizes
 from publisher.cvmfs.reader import Reader
 from publisher.cvmfs.survey import Survey, survey

@@ -15,7 +15,8 @@ from publisher.cvmfs.content_index import ContentIndex
 from publisher.cvmfs.contents import ContentWriter
 from publisher.cvmfs.crew import Crew, Hands, Job
 from publisher.cvmfs.digest import Digest, ObjectKind
-from publisher.cvmfs.drafts import Drafts, Outcome, Written
+from publisher.cvmfs.drafts import Drafts, Outcome
+from publisher.cvmfs.finisher import Written
 from publisher.cvmfs.history import History, Tag
 from publisher.cvmfs.keys import KeyFiles
 from publisher.cvmfs.limits import Limits, check_catalog_sizes, refuse

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from publisher.cvmfs.catalog_writer import encode_catalog
 from publisher.cvmfs.compression import Compression
 from publisher.cvmfs.digest import Algorithm
-from publisher.cvmfs.drafts import Drafts, Written
+from publisher.cvmfs.drafts import Drafts
+from publisher.cvmfs.finisher import Written
 from publisher.cvmfs.preflight import nested_below
 from publisher.cvmfs.rows import Content
 from publisher.names import RepoPath
