@@ -27,11 +27,17 @@ _SETTLE_S = 1.0
 """The container runtime hands a signal on to the kernel, which had it from the process group already. The second one
 does nothing to a kernel that is idle; a message that is being handled meanwhile would be lost."""
 _ASLEEP = "asleep"
-_SLEEPERS = {
-    "python": "import sys, time; sys.stdout.write('asleep\\n'); sys.stdout.flush(); time.sleep(300)",
+SLEEPERS = {
+    "python": """import sys, time
+sys.stdout.write('asleep\\n')
+sys.stdout.flush()
+for _ in range(3000):
+    time.sleep(0.1)
+""",
     "c++": 'std::cout << "asleep" << std::endl; gSystem->Sleep(2000);',
 }
-"""Cells that print a word and sleep; cling cannot be stopped, so the C++ one ends by itself."""
+"""Cells that print a word and sleep; cling cannot be stopped, so the C++ one ends by itself. Python sleeps for moments
+only: a signal that comes just before it falls asleep does not wake it, which happens on a busy machine."""
 _INTERRUPTIBLE = frozenset({"python"})
 _UNINTERRUPTED = {
     "dead": "the interrupt ended the kernel",
@@ -199,7 +205,7 @@ class Session:
 
     async def _check_interrupt(self, manager: AsyncKernelManager, client: AsyncKernelClient) -> bool:
         """A sleeping cell ends early where the language allows it, and the kernel answers afterwards."""
-        code = _SLEEPERS.get(self._language, "")
+        code = SLEEPERS.get(self._language, "")
         begun = time.monotonic()
         message = send_cell(client, code)
         if code and not await wait_for_text(client, message, _ASLEEP, timeout_s=_INTERRUPT_WAIT_S):

@@ -17,6 +17,7 @@ from jupyter_client.blocking.client import BlockingKernelClient
 
 from publisher import tools
 from publisher.kernels.processes import left_over, now_s
+from publisher.kernels.session import SLEEPERS
 
 pytestmark = pytest.mark.images
 _TOKEN = "only-on-this-machine"
@@ -136,8 +137,8 @@ def test_kernel_is_interrupted_restarted_killed_and_shut_down(server, name):
     own_pid = "gSystem->GetPid()" if cling else "import os; os.getpid()"
     assert "42" in kernel.run(set_answer)[1]
     if not cling:  # cling cannot be interrupted
-        message = kernel.client.execute("import time; time.sleep(300)", stop_on_error=False)
-        wait_until(lambda: server.ask(kernel.path)["execution_state"] == "busy")
+        message = kernel.client.execute(SLEEPERS["python"], stop_on_error=False)
+        wait_until(lambda: "asleep" in str(kernel.client.get_iopub_msg(timeout=_WAIT_S)["content"].get("text")))
         server.ask(f"{kernel.path}/interrupt", method="POST")
         assert kernel.reply(message)["content"]["status"] == "error"
     server.ask(f"{kernel.path}/restart", method="POST")

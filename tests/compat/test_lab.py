@@ -114,7 +114,7 @@ def test_rootcpp_draws_a_canvas(lab, screenshot):
 
 def test_cell_is_interrupted_and_kernel_restarted(lab, screenshot):
     notebook = lab.open_notebook(DISPLAY_NAMES["pyroot3"])
-    notebook.start_cell("x = 1\nprint('begun')\nimport time; time.sleep(300)", shows="begun")
+    notebook.start_cell("x = 1\nprint('begun')\nimport time\nfor _ in range(3000): time.sleep(0.1)", shows="begun")
     stopped = notebook.interrupt(shows="KeyboardInterrupt")
     screenshot("interrupt")
     assert stopped.error
