@@ -23,7 +23,7 @@ test: ## every check and every test, image builds and browser included
 	@.ci/setup test
 	@.ci/test all
 
-test-fast: ## every check, and the tests that build no image (about three minutes)
+test-fast: ## every check, and the tests that build no image (about four minutes)
 	@.ci/setup core
 	@.ci/test fast
 

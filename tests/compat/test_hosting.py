@@ -23,8 +23,10 @@ STATE = (".cvmfspublished", ".cvmfswhitelist", ".cvmfsreflog", ".cvmfs_master_re
 def site(tmp_path_factory):
     """A folder of repositories as web servers have it, with what must not be served in it and beside it."""
     folder = tmp_path_factory.mktemp("site")
+    base = tmp_path_factory.getbasetemp()
+    top = (base.parent if base.name.startswith("popen-") else base).parent  # each process of pytest-xdist has its own
     for above in (folder, *folder.parents):  # web servers run as somebody else
-        if above.owner() == "root" and above.is_relative_to(tmp_path_factory.getbasetemp().parent):
+        if above.owner() == "root" and above.is_relative_to(top):
             above.chmod(0o755)
     repo = folder / "srv" / FQRN
     repo.parent.mkdir()
