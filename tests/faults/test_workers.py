@@ -217,10 +217,11 @@ def test_hands_that_start_while_the_tree_is_looked_at(repo, folder, tmp_path):
             repo.publish(replace(tree_of(folder), tree=tree), at=later(1), hands=hands)
         clean(repo)
         (folder / "d0" / "f0").write_bytes(b"")
+        os.utime(folder / "d0", (5, 5))  # the tree is as it was looked at
         assert repo.publish(replace(tree_of(folder), tree=tree), at=later(1), hands=hands).changed
     clean(repo)
     other = repository.make(tmp_path / "other")
-    other.publish(tree_of(folder), at=later(1), jobs=1)
+    other.publish(replace(tree_of(folder), tree=tree), at=later(1), jobs=1)
     with repo.open() as one, other.open() as two:
         assert one.root_hash == two.root_hash
 
