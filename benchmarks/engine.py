@@ -36,6 +36,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import deflate
+from engine_case import PART
 
 from publisher.cvmfs.create import create_repository
 from publisher.cvmfs.keys import create_keys
@@ -45,8 +46,6 @@ from publisher.names import Fqrn
 FQRN = Fqrn("engine.afpub.example")
 INGEST = Fqrn("ingest.afpub.example")
 MANY = Fqrn("many.afpub.example")
-PART = 100_000
-"""Entries of each tree that fills the repository elsewhere, as in ``engine_case.py``."""
 HERE = Path(__file__).resolve()
 
 

@@ -11,14 +11,15 @@ from typing import Annotated
 
 import typer
 
-from publisher.backends.base import Changeset
+from publisher.backends.base import Changeset, Published
 from publisher.cli import keyring, upkeep
 from publisher.cli.common import Session, command, from_newest
 from publisher.cli.keyring import master_sign
 from publisher.cli.options import At, Key, Keys, MasterKey, Repo, SignCommand, Wait
-from publisher.cli.places import find_place, now, revision_of
+from publisher.cli.places import Place, ProjectBackend, find_place, now, revision_of
 from publisher.cvmfs.check import check
 from publisher.cvmfs.create import create_repository
+from publisher.cvmfs.crew import Hands
 from publisher.cvmfs.digest import Algorithm
 from publisher.cvmfs.keys import KeyFiles, create_keys
 from publisher.cvmfs.location import is_bucket, source_of
@@ -114,36 +115,21 @@ def _publish(app: typer.Typer) -> None:
         target = RepoPath(path)
         if not target:
             raise UsageError("a folder cannot replace the root", hint="name a folder, such as /sw/tool/1.0")
+        name = TagName(tag) if tag else None
         place = find_place(session, repo, keys=keys)
         backend = place.backend(wait_s=wait)
         with place.hands() as hands:
-            looked_at = hands.start_behind(FolderTree(folder=folder))
-            tree = normalize(looked_at, where=f"{folder}", policy=Policy())
-            bounds = CatalogBounds()
-            with place.open(session) as reader:
-                found = split_tree(tree.entries, bounds, previous=nested_below(reader, target))
-            report = tree.report + check_secrets(tree.entries, where=f"{folder}")
-            report += check_split(found, where=f"{folder}", bounds=bounds)
-            changeset = Changeset(
-                base=backend.head(),
-                grafts=(Graft(at=target, tree=tree.entries, catalogs=found.catalogs),),
-                tag=TagName(tag) if tag else None,
-                description=f"publish_{target.name}",
-            )
-            report += backend.preflight(replace(changeset, tag=None))  # a tag that is taken has an exit code of its own
-            session.screen.report(report)
-            session.conclude(report, "nothing was published")
+            changeset, entries = _examined(session, place, backend, hands, folder, target)
             with session.screen.progress() as progress:
-                progress.step(f"publishing {len(tree.entries):,} entries")
+                progress.step(f"publishing {entries:,} entries")
                 backend = place.backend(wait_s=wait, progress=progress, hands=hands)
 
-                def tell(read: int, total: int) -> None:
-                    progress.advance(read, total, "bytes")
+                def once() -> Published:
+                    change = replace(changeset, base=backend.head(), tag=name)
+                    return backend.publish(change, progress=lambda read, total: progress.advance(read, total, "bytes"))
 
                 # Whatever else was published meanwhile stays: the folder goes to its place in the newest revision.
-                done = from_newest(
-                    wait, lambda: backend.publish(replace(changeset, base=backend.head()), progress=tell)
-                )
+                done = from_newest(wait, once)
         text = f"{target} is revision {done.revision.number} of {backend.fqrn}"
         session.screen.result(
             {
@@ -152,7 +138,7 @@ def _publish(app: typer.Typer) -> None:
                 "revision": done.revision.number,
                 "root_hash": done.revision.root_hash,
                 "new": done.new,
-                "entries": len(tree.entries),
+                "entries": entries,
                 "objects": done.objects,
                 "stored_bytes": done.stored_bytes,
                 "seconds": done.seconds,
@@ -163,6 +149,30 @@ def _publish(app: typer.Typer) -> None:
                 else f"{text} already: nothing to do",
             ),
         )
+
+
+def _examined(
+    session: Session, place: Place, backend: ProjectBackend, hands: Hands, folder: Path, target: RepoPath
+) -> tuple[Changeset, int]:
+    """What puts a folder at a path, and its entries: found to be fit. Hands start meanwhile if there are many.
+
+    It has no tag yet: one that is taken has an exit code of its own, when it is published.
+    """
+    where = f"{folder}"
+    tree = normalize(hands.start_behind(FolderTree(folder=folder)), where=where, policy=Policy())
+    bounds = CatalogBounds()
+    with place.open(session) as reader:
+        found = split_tree(tree.entries, bounds, previous=nested_below(reader, target))
+    changeset = Changeset(
+        base=backend.head(),
+        grafts=(Graft(at=target, tree=tree.entries, catalogs=found.catalogs),),
+        description=f"publish_{target.name}",
+    )
+    report = tree.report + check_secrets(tree.entries, where=where) + check_split(found, where=where, bounds=bounds)
+    report += backend.preflight(changeset)
+    session.screen.report(report)
+    session.conclude(report, "nothing was published")
+    return changeset, len(tree.entries)
 
 
 def _ls(app: typer.Typer) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -83,7 +83,7 @@ class ContentWriter:
         self._crew = crew
         self._progress = progress
 
-    def stored(self, entries: Iterable[Entry]) -> Generator[tuple[Entry, Content | None]]:
+    def stored(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, Content | None]]:
         """The entries in their order, files with their contents, as the contents get stored.
 
         Args:

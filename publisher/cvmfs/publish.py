@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -323,7 +323,7 @@ class _Work:
             self._held.store.add(b"", ObjectKind.FILE, compressor)
         return Content(size_bytes=0, algorithm=algorithm, compression=compressor.compression, digest=digest.raw)
 
-    def _stored(self, tree: Survey, crew: Crew) -> Generator[tuple[Entry, Content | None]]:
+    def _stored(self, tree: Survey, crew: Crew) -> Iterator[tuple[Entry, Content | None]]:
         settings = self._held.settings
         at, is_plain = tree.graft.at, settings.is_plain
         writer = ContentWriter(

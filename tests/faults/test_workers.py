@@ -11,12 +11,14 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import cvmfs_repository as repository
 import pytest
 from cvmfs_repository import Repo, file, graft, later
 
 from publisher import tools
+from publisher.cli.places import Place
 from publisher.cvmfs import crew
 from publisher.cvmfs.check import check
 from publisher.errors import DiskError, RepositoryError, ToolError
@@ -234,3 +236,13 @@ def test_hands_that_are_not_needed(folder, monkeypatch):
     with crew.Hands(1) as hands:
         hands.start()
         assert children() == []
+
+
+@pytest.mark.parametrize(("jobs", "expected"), [(1, 0), (3, 3)])
+def test_hands_of_a_command_are_as_many_as_the_repository_says(tmp_path, folder, jobs, expected):
+    repo = repository.make(tmp_path / "repo", replace(repository.SMALL, jobs=jobs))
+    place = Place(location=str(repo.folder), keys=repo.keys)
+    with mock.patch.object(crew, "_ALONE_FILES", 0), place.hands() as hands:
+        assert list(hands.start_behind(FolderTree(folder=folder))) == list(FolderTree(folder=folder))
+        assert len(children()) == expected
+    assert children() == []
